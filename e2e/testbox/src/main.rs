@@ -1,0 +1,3 @@
+//! The program of the test sandbox image.
+
+fn main() {}
