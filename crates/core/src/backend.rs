@@ -1,0 +1,246 @@
+//! What a place that runs sandboxes must be able to do.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+use thiserror::Error;
+
+use crate::contract::ContractVersion;
+use crate::id::SandboxId;
+use crate::layout::LarkSupport;
+use crate::mount::MountError;
+use crate::sandbox::{Reconciliation, Sandbox, SandboxEvent};
+use crate::spec::SandboxSpec;
+
+/// The log of a sandbox, in pieces as they come.
+pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, BackendError>> + Send>>;
+
+/// A place that runs sandboxes. It holds the truth about them; whoever calls it may be killed at any
+/// moment and starts again empty.
+///
+/// Every call ends by `deadline` where it has one, and by a bound of its own otherwise. Every call may be
+/// repeated, and may run at the same time as any other, in this process or in another.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The name of the kind: `kubernetes`, `embedded`.
+    fn name(&self) -> &'static str;
+
+    /// What it can provide.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Whether its answers can be relied on now; read from memory.
+    fn health(&self) -> BackendHealth;
+
+    /// Makes the sandbox, or returns the one that is there when it is the same.
+    ///
+    /// # Errors
+    /// [`BackendError::Conflict`] when another sandbox has the id; see the others at their variants.
+    async fn create(&self, spec: &SandboxSpec, deadline: Instant) -> Result<Arc<Sandbox>, BackendError>;
+
+    /// The sandbox, read from memory; its absence is confirmed first.
+    ///
+    /// # Errors
+    /// When memory cannot be relied on and the backend cannot be asked.
+    async fn get(&self, id: &SandboxId) -> Result<Option<Arc<Sandbox>>, BackendError>;
+
+    /// All sandboxes that have an address, read from memory, in the order of their ids.
+    ///
+    /// # Errors
+    /// When memory cannot be relied on and the backend cannot be asked.
+    async fn list(&self) -> Result<Vec<Arc<Sandbox>>, BackendError>;
+
+    /// Ends the sandbox. It is gone from every answer when this returns; a sandbox that is not there is a
+    /// success.
+    ///
+    /// # Errors
+    /// [`BackendError::PartialCleanup`] when something could not be removed.
+    async fn delete(&self, id: &SandboxId) -> Result<(), BackendError>;
+
+    /// The truth about a sandbox, never read from memory.
+    ///
+    /// # Errors
+    /// When the truth cannot be had.
+    async fn reconcile(&self, id: &SandboxId) -> Result<Reconciliation, BackendError>;
+
+    /// The sandbox as soon as it is ready, has failed for good, or the deadline has come.
+    ///
+    /// # Errors
+    /// [`BackendError::NotFound`] when it is not there or disappears meanwhile.
+    async fn wait_ready(&self, id: &SandboxId, deadline: Instant) -> Result<Arc<Sandbox>, BackendError>;
+
+    /// What happened to the sandbox lately, oldest first.
+    ///
+    /// # Errors
+    /// [`BackendError::NotFound`] when it is not there.
+    async fn events(&self, id: &SandboxId) -> Result<Vec<SandboxEvent>, BackendError>;
+
+    /// What the sandbox's main process wrote.
+    ///
+    /// # Errors
+    /// [`BackendError::NotFound`] when it is not there.
+    async fn logs(&self, id: &SandboxId, options: LogOptions) -> Result<LogStream, BackendError>;
+}
+
+/// Which part of a log is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Keep sending what is written from now on.
+    pub follow: bool,
+    /// How many of the last lines to begin with.
+    pub tail_lines: u32,
+    /// Of the process before the last restart.
+    pub previous: bool,
+}
+
+/// What a backend can provide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Which Lark CLI patterns are configured.
+    pub lark: LarkSupport,
+    /// The contract new sandboxes are made under.
+    pub contract: ContractVersion,
+}
+
+/// Whether a backend's answers can be relied on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendHealth {
+    /// Ready to serve.
+    pub ready: bool,
+    /// Each part by name, with what is wrong with it, `None` when nothing is.
+    pub parts: Vec<(&'static str, Option<String>)>,
+    /// How many sandboxes memory holds.
+    pub sandboxes: usize,
+    /// How old the oldest proof is that memory is the truth; `None` before the first.
+    pub proven_age: Option<Duration>,
+}
+
+/// Why a sandbox that is there is not the one that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Conflict {
+    /// Another person's.
+    #[error("belongs to another user")]
+    User,
+    /// Another conversation's.
+    #[error("belongs to another thread")]
+    Thread,
+    /// Its mounts differ, or nobody recorded what they should be.
+    #[error(
+        "has incompatible or unverifiable mounts; delete it first, or ask for the mounts it was made with"
+    )]
+    Mounts,
+}
+
+/// The source of an error that came from below.
+pub type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a backend did not do what it was asked. The text is for the caller; the source is for the log.
+#[derive(Debug, Error)]
+pub enum BackendError {
+    /// A requested mount is not allowed.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Another sandbox has the id.
+    #[error("sandbox '{id}' {conflict}")]
+    Conflict {
+        /// The id.
+        id: SandboxId,
+        /// What differs.
+        conflict: Conflict,
+    },
+    /// There is no such sandbox.
+    #[error("Sandbox '{id}' not found")]
+    NotFound {
+        /// The id.
+        id: SandboxId,
+    },
+    /// The sandbox of this id that was there before is still ending.
+    #[error("sandbox '{id}' is still being deleted after {} s; try again", waited.as_secs())]
+    Terminating {
+        /// The id.
+        id: SandboxId,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Too much is under way.
+    #[error("{what}; try again in {} s", retry_after.as_secs())]
+    Overloaded {
+        /// What there is too much of.
+        what: &'static str,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The backend does not answer.
+    #[error("{message}")]
+    Unreachable {
+        /// What was tried and what to do.
+        message: String,
+        /// What went wrong below.
+        #[source]
+        source: Option<Source>,
+    },
+    /// The backend did not answer in time.
+    #[error("{operation} did not end within {} s", limit.as_secs())]
+    TimedOut {
+        /// What was tried.
+        operation: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The backend does not let us.
+    #[error("{message}")]
+    Forbidden {
+        /// Which right is missing, and where to grant it.
+        message: String,
+    },
+    /// The backend has no room left for another sandbox.
+    #[error("{message}")]
+    QuotaExceeded {
+        /// Which quota.
+        message: String,
+    },
+    /// The backend refused what we sent: a setting of this server is wrong.
+    #[error("{message}")]
+    Rejected {
+        /// What it said.
+        message: String,
+    },
+    /// Something could not be removed.
+    #[error("Partial cleanup: {failures}")]
+    PartialCleanup {
+        /// Which parts, and why: `pod: ..., service: ...`.
+        failures: String,
+    },
+    /// This backend cannot do that.
+    #[error("{what} is not available on this backend")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+    },
+}
+
+impl BackendError {
+    /// A stable word for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Mount(_) => "invalid_mount",
+            Self::Conflict { conflict: Conflict::User, .. } => "other_user",
+            Self::Conflict { conflict: Conflict::Thread, .. } => "other_thread",
+            Self::Conflict { conflict: Conflict::Mounts, .. } => "incompatible_mounts",
+            Self::NotFound { .. } => "not_found",
+            Self::Terminating { .. } => "terminating",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Unreachable { .. } => "backend_unreachable",
+            Self::TimedOut { .. } => "backend_timeout",
+            Self::Forbidden { .. } => "backend_forbidden",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::Rejected { .. } => "backend_rejected",
+            Self::PartialCleanup { .. } => "partial_cleanup",
+            Self::Unsupported { .. } => "unsupported",
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What the Kubernetes backend is told at start, already checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use stockade_core::layout::{LarkSupport, StorageLayout};
+
+/// Settings of the backend. The environment variable behind each is named; the binary reads them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// `K8S_NAMESPACE`: where sandboxes live; made when it is missing and that is permitted.
+    pub namespace: String,
+    /// `SANDBOX_IMAGE`: what runs in a sandbox.
+    pub image: String,
+    /// `SANDBOX_CONTAINER_PORT`: where the sandbox agent listens in it.
+    pub container_port: u16,
+    /// `SANDBOX_SERVICE_TYPE`: how a sandbox is reached.
+    pub service_type: ServiceType,
+    /// `NODE_HOST`: the host name or address in NodePort URLs, IPv6 already in brackets.
+    pub node_host: String,
+    /// `KUBECONFIG_PATH`.
+    pub kubeconfig: PathBuf,
+    /// `K8S_API_SERVER`: replaces the kubeconfig's server; its certificate is then not checked.
+    pub api_server: Option<String>,
+    /// Where files lie.
+    pub storage: StorageLayout,
+    /// The Lark CLI images.
+    pub lark: LarkImages,
+    /// `SANDBOX_DELETE_GRACE_SECONDS`: how long a sandbox may take to end.
+    pub delete_grace: Duration,
+}
+
+/// How a sandbox is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceType {
+    /// At a port of every node.
+    NodePort,
+    /// By name, from inside the cluster only.
+    ClusterIp,
+}
+
+impl ServiceType {
+    /// The name in a Service.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NodePort => "NodePort",
+            Self::ClusterIp => "ClusterIP",
+        }
+    }
+}
+
+/// The Lark CLI images.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LarkImages {
+    /// `LARK_CLI_INIT_IMAGE`: pattern A.
+    pub init: Option<String>,
+    /// `LARK_CLI_BROKER_IMAGE`: pattern B.
+    pub broker: Option<String>,
+    /// `DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS`: forwarded to the sidecar as it is.
+    pub deny_subcommands: Option<String>,
+}
+
+impl LarkImages {
+    /// Which patterns can be provided.
+    #[must_use]
+    pub fn support(&self) -> LarkSupport {
+        LarkSupport { runtime: self.init.is_some(), broker: self.broker.is_some() }
+    }
+}
