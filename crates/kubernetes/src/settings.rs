@@ -26,6 +26,10 @@ pub struct KubernetesSettings {
     pub storage: StorageLayout,
     /// The Lark CLI images.
     pub lark: LarkImages,
+    /// `SANDBOX_HARDENING`: no service account token, no environment variables of other Services, no
+    /// privilege escalation, the runtime's seccomp profile. Off by default: the reference has none of it and
+    /// its image uses sudo.
+    pub hardening: bool,
     /// `SANDBOX_DELETE_GRACE_SECONDS`: how long a sandbox may take to end.
     pub delete_grace: Duration,
 }

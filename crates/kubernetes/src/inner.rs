@@ -1,0 +1,82 @@
+//! What all operations of the backend share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use stockade_core::{BackendError, SandboxId};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::call_error::CallError;
+use crate::cluster::Cluster;
+use crate::health::Health;
+use crate::index::{Index, Origin};
+use crate::keyed_lock::KeyedLock;
+use crate::metrics::Metrics;
+use crate::record::{PodRecord, Record, ServiceRecord};
+use crate::settings::KubernetesSettings;
+
+/// Answers from memory are never older than this.
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(10);
+/// How many reads may go to the API server at once when memory does not answer them.
+const DIRECT_READS: usize = 16;
+
+pub(crate) struct Inner {
+    pub(crate) settings: KubernetesSettings,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Metrics,
+    pub(crate) creating: KeyedLock,
+    pub(crate) direct_reads: Semaphore,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        settings: KubernetesSettings,
+        cluster: Arc<Cluster>,
+        index: Arc<Index>,
+        health: Arc<Health>,
+        metrics: Metrics,
+    ) -> Self {
+        let direct_reads = Semaphore::new(DIRECT_READS);
+        Self { settings, cluster, index, health, metrics, creating: KeyedLock::default(), direct_reads }
+    }
+
+    /// Whether memory may be answered from.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.index.proven_age(Instant::now()).is_some_and(|age| age < MAX_AGE)
+    }
+
+    pub(crate) fn failed(&self, error: CallError, doing: &str) -> BackendError {
+        error.into_backend(doing, self.cluster.server())
+    }
+
+    /// Remembers a Pod that the API server just answered with; `None` when it is not one of ours.
+    pub(crate) fn saw_pod(&self, id: &SandboxId, pod: &Pod) -> Option<PodRecord> {
+        let (_, record) = PodRecord::of(pod).filter(|(of, _)| of == id)?;
+        self.index.put(id, record.clone(), Origin::Direct, Timestamp::now());
+        Some(record)
+    }
+
+    /// Remembers a Service that the API server just answered with; `None` when it is not one of ours.
+    pub(crate) fn saw_service(&self, id: &SandboxId, service: &Service) -> Option<ServiceRecord> {
+        let (_, record) = ServiceRecord::of(service).filter(|(of, _)| of == id)?;
+        self.index.put(id, record.clone(), Origin::Direct, Timestamp::now());
+        Some(record)
+    }
+
+    /// Remembers that the Pod of this UID is on its way out, or gone.
+    pub(crate) fn saw_pod_deleted(&self, id: &SandboxId, uid: &str, left: Option<&Pod>) {
+        match left.and_then(PodRecord::of) {
+            // The answer may hold the Pod as it was before, so that its end is noted apart from it.
+            Some((_, record)) => {
+                self.index.put(id, record, Origin::Direct, Timestamp::now());
+                self.index.terminate(id, uid, Timestamp::now());
+            }
+            None => self.index.remove::<PodRecord>(id, uid, Timestamp::now()),
+        }
+    }
+}

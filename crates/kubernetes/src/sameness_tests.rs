@@ -1,0 +1,144 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ProjectedVolumeSource;
+use stockade_core::layout::{Skills, StorageLayout, UserData};
+use stockade_core::mount::RequestedMount;
+use stockade_core::path::HostPath;
+use stockade_core::{SandboxId, ThreadId, UserId};
+
+use super::*;
+use crate::settings::{KubernetesSettings, LarkImages, ServiceType};
+
+fn mk_settings() -> KubernetesSettings {
+    let base = HostPath::new("/srv/df").unwrap();
+    KubernetesSettings {
+        namespace: "deer-flow".into(),
+        image: "sandbox:dev".into(),
+        container_port: 8080,
+        service_type: ServiceType::NodePort,
+        node_host: "node".into(),
+        kubeconfig: PathBuf::new(),
+        api_server: None,
+        storage: StorageLayout {
+            base: base.clone(),
+            extra_mount_base: Some(base),
+            skills: Skills::Views,
+            user_data: UserData::Base,
+            contract: ContractVersion::V2,
+        },
+        lark: LarkImages::default(),
+        hardening: false,
+        delete_grace: Duration::from_secs(5),
+    }
+}
+
+fn mk_spec() -> SandboxSpec {
+    let mount = |name: &str, target: &str| RequestedMount {
+        host_path: format!("/srv/df/{name}"),
+        container_path: target.into(),
+        read_only: true,
+    };
+    let mut spec = SandboxSpec::new(SandboxId::new("s1").unwrap());
+    spec.extra_mounts = vec![mount("a", "/mnt/acp-workspace"), mount("b", "/mnt/skills/integrations")];
+    spec
+}
+
+fn mk_pod(spec: &SandboxSpec) -> Pod {
+    let settings = mk_settings();
+    let mounts = settings.storage.resolve(spec, settings.lark.support()).unwrap();
+    let mut pod = crate::manifest::pod(&settings, spec, &mounts);
+    pod.metadata.uid = Some("u1".into());
+    pod.metadata.resource_version = Some("1".into());
+    pod
+}
+
+/// What the API server adds to every Pod.
+fn inject_service_account(pod: &mut Pod) {
+    let spec = pod.spec.as_mut().unwrap();
+    spec.volumes.as_mut().unwrap().push(Volume {
+        name: "kube-api-access-x".into(),
+        projected: Some(ProjectedVolumeSource::default()),
+        ..Volume::default()
+    });
+    for container in &mut spec.containers {
+        container.volume_mounts.as_mut().unwrap().push(VolumeMount {
+            name: "kube-api-access-x".into(),
+            mount_path: SERVICE_ACCOUNT_PATH.into(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        });
+    }
+}
+
+fn verdict(live: &Pod, spec: &SandboxSpec, contract: ContractVersion) -> Result<(), Conflict> {
+    check(live, &mk_pod(spec), spec, contract)
+}
+
+const V2: ContractVersion = ContractVersion::V2;
+
+#[test]
+fn a_pod_is_the_same_after_the_api_server_added_its_own() {
+    let mut live = mk_pod(&mk_spec());
+    inject_service_account(&mut live);
+    assert_eq!(verdict(&live, &mk_spec(), V2), Ok(()));
+}
+
+#[test]
+fn the_order_of_the_request_does_not_matter() {
+    let mut reversed = mk_spec();
+    reversed.extra_mounts.reverse();
+    assert_eq!(verdict(&mk_pod(&mk_spec()), &reversed, V2), Ok(()));
+}
+
+#[test]
+fn another_user_is_told_from_another_thread() {
+    let mut other = mk_spec();
+    other.user = UserId::new("bob").unwrap();
+    assert_eq!(verdict(&mk_pod(&mk_spec()), &other, V2), Err(Conflict::User));
+    let mut other = mk_spec();
+    other.thread = ThreadId::new("t9").unwrap();
+    assert_eq!(verdict(&mk_pod(&mk_spec()), &other, V2), Err(Conflict::Thread));
+}
+
+#[test]
+fn other_mounts_are_a_conflict() {
+    let mut fewer = mk_spec();
+    fewer.extra_mounts.pop();
+    assert_eq!(verdict(&mk_pod(&mk_spec()), &fewer, V2), Err(Conflict::Mounts));
+}
+
+#[test]
+fn a_live_pod_whose_volumes_were_changed_is_a_conflict_whatever_its_annotations_say() {
+    let mut live = mk_pod(&mk_spec());
+    let volumes = live.spec.as_mut().unwrap().volumes.as_mut().unwrap();
+    volumes[0].host_path.as_mut().unwrap().path = "/etc".into();
+    assert_eq!(verdict(&live, &mk_spec(), V2), Err(Conflict::Mounts));
+
+    let mut live = mk_pod(&mk_spec());
+    let mounts = live.spec.as_mut().unwrap().containers[0].volume_mounts.as_mut().unwrap();
+    mounts[0].read_only = Some(false);
+    assert_eq!(verdict(&live, &mk_spec(), V2), Err(Conflict::Mounts));
+}
+
+#[test]
+fn a_sandbox_of_an_older_provisioner_is_unverifiable_under_contract_2_and_fine_under_1() {
+    let mut live = mk_pod(&mk_spec());
+    live.metadata.annotations = None;
+    assert_eq!(verdict(&live, &mk_spec(), V2), Err(Conflict::Mounts));
+    assert_eq!(verdict(&live, &mk_spec(), ContractVersion::V1), Ok(()));
+}
+
+#[test]
+fn under_contract_1_identity_counts_where_it_was_recorded() {
+    let mut other = mk_spec();
+    other.user = UserId::new("bob").unwrap();
+    assert_eq!(verdict(&mk_pod(&mk_spec()), &other, ContractVersion::V1), Err(Conflict::User));
+}
+
+#[test]
+fn somebody_elses_pod_of_our_name_is_a_conflict() {
+    let mut live = mk_pod(&mk_spec());
+    live.metadata.labels = None;
+    assert_eq!(verdict(&live, &mk_spec(), ContractVersion::V1), Err(Conflict::Mounts));
+}

@@ -1,0 +1,170 @@
+//! Feeding the index: list once, then watch.
+//!
+//! Each watch is asked for only a few seconds and then for the next few. That is how freshness is proven
+//! without a read: an API server sends a bookmark two seconds before a watch ends, and a watch that brings
+//! neither event, bookmark nor end is a connection that is dead without knowing it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{TryStreamExt, pin_mut};
+use jiff::Timestamp;
+use kube::api::{WatchEvent, WatchParams};
+use kube::core::Request;
+use kube::{Resource, ResourceExt};
+use thiserror::Error;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info, warn};
+
+use crate::backoff::Backoff;
+use crate::call_error::{CallError, unreachable_text};
+use crate::cluster::{CALL_LIMIT, Cluster};
+use crate::health::Health;
+use crate::index::{Index, Origin, Slot};
+use crate::manifest::SELECTOR;
+use crate::metrics::Metrics;
+use crate::record::Revision;
+
+/// How long one watch lasts. An API server sends the bookmark two seconds before the end, give or take the
+/// second at which it looks, so that proofs are at most about seven seconds apart.
+const WATCH_SECONDS: u32 = 5;
+/// Silence beyond the end of the watch: the connection is dead.
+const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 2);
+/// A watch that ends sooner than this without having brought anything is not asked for again at once.
+const TOO_SHORT: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Error)]
+enum WatchError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("the watch was silent for {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("the watch ended at once")]
+    TooShort,
+}
+
+/// Everything a watch feeds and tells.
+#[derive(Clone)]
+pub(crate) struct Feed {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Metrics,
+}
+
+/// Feeds the index with one kind of object, for ever.
+pub(crate) async fn follow<R: Slot>(feed: Feed) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let name = R::KIND.name();
+    loop {
+        let Err(error) = session::<R>(&feed, &mut backoff).await;
+        let problem = match error {
+            WatchError::Call(CallError::Transport(cause)) => unreachable_text(feed.cluster.server(), &cause),
+            other => other.to_string(),
+        };
+        if feed.health.broke(R::KIND, &problem) {
+            warn!(resource = name, error = problem, "watch broke; reads go to the API server if it stays so");
+        } else {
+            debug!(resource = name, error = problem, "watch is still broken");
+        }
+        feed.metrics.watch_restarted(name);
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+async fn session<R: Slot>(feed: &Feed, backoff: &mut Backoff) -> Result<Infallible, WatchError> {
+    let mut revision = relist::<R>(feed).await?;
+    loop {
+        let started = Instant::now();
+        let end = match watch_once::<R>(feed, revision.clone()).await {
+            Ok(end) => end,
+            Err(WatchError::Call(CallError::Expired)) => {
+                revision = relist::<R>(feed).await?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if !end.brought_something {
+            if started.elapsed() < TOO_SHORT {
+                return Err(WatchError::TooShort);
+            }
+            revision = probe::<R>(feed, end.revision).await?;
+            continue;
+        }
+        backoff.reset();
+        revision = end.revision;
+    }
+}
+
+/// Replaces what the index holds of this kind.
+async fn relist<R: Slot>(feed: &Feed) -> Result<String, WatchError> {
+    let started = Instant::now();
+    let (records, revision) = feed.cluster.list::<R>().await?;
+    let count = records.len();
+    feed.index.replace(records, Revision::parse(&revision), started, Timestamp::now());
+    if feed.health.works(R::KIND) {
+        info!(resource = R::KIND.name(), count, "watching");
+    }
+    Ok(revision)
+}
+
+/// A watch that said nothing at all: an API server without bookmarks, perhaps. Ask for the current revision;
+/// if it is not the one we are at, what we hold cannot be proven and is read anew.
+async fn probe<R: Slot>(feed: &Feed, revision: String) -> Result<String, WatchError> {
+    let started = Instant::now();
+    let current = feed.cluster.current_revision::<R>().await?;
+    if Revision::parse(&current) <= Revision::parse(&revision) {
+        feed.index.prove(R::KIND, Revision::parse(&revision), started);
+        return Ok(revision);
+    }
+    relist::<R>(feed).await
+}
+
+struct End {
+    revision: String,
+    brought_something: bool,
+}
+
+async fn watch_once<R: Slot>(feed: &Feed, mut revision: String) -> Result<End, WatchError> {
+    let params = WatchParams::default().labels(SELECTOR).timeout(WATCH_SECONDS);
+    let path = R::Object::url_path(&(), Some(feed.cluster.namespace()));
+    let request = Request::new(path).watch(&params, &revision).map_err(kube::Error::BuildRequest);
+    let request = request.map_err(CallError::from)?;
+    let opened = timeout(CALL_LIMIT, feed.cluster.client().request_events::<R::Object>(request)).await;
+    let events = opened.map_err(|_| CallError::TimedOut(CALL_LIMIT))?.map_err(CallError::from)?;
+    pin_mut!(events);
+    let mut brought_something = false;
+    loop {
+        let next = timeout(SILENCE, events.try_next()).await.map_err(|_| WatchError::Silent(SILENCE))?;
+        let Some(event) = next.map_err(CallError::from)? else {
+            return Ok(End { revision, brought_something });
+        };
+        let now = Instant::now();
+        if let Some(reached) = apply::<R>(&feed.index, event)? {
+            feed.index.prove(R::KIND, Revision::parse(&reached), now);
+            revision = reached;
+            brought_something = true;
+        }
+    }
+}
+
+/// Puts an event into the index; says how far it leads.
+fn apply<R: Slot>(index: &Index, event: WatchEvent<R::Object>) -> Result<Option<String>, CallError> {
+    match event {
+        WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+            if let Some((id, record)) = R::of(&object) {
+                index.put(&id, record, Origin::Watch, Timestamp::now());
+            }
+            Ok(object.resource_version())
+        }
+        WatchEvent::Deleted(object) => {
+            if let Some((id, record)) = R::of(&object) {
+                index.remove::<R>(&id, record.uid(), Timestamp::now());
+            }
+            Ok(object.resource_version())
+        }
+        WatchEvent::Bookmark(bookmark) => Ok(Some(bookmark.metadata.resource_version)),
+        WatchEvent::Error(status) => Err(kube::Error::Api(status).into()),
+    }
+}
