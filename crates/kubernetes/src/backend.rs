@@ -45,8 +45,9 @@ impl KubernetesBackend {
         Ok(Self::with_client(settings, connection.client, connection.server, registry))
     }
 
-    /// The backend on a client made elsewhere: a test's.
-    pub(crate) fn with_client(
+    /// The same on a client made elsewhere. `server` is what messages call the API server.
+    #[must_use]
+    pub fn with_client(
         settings: KubernetesSettings,
         client: kube::Client,
         server: String,
@@ -146,7 +147,7 @@ impl Backend for KubernetesBackend {
 
     async fn create(&self, spec: &SandboxSpec, deadline: Instant) -> Result<Arc<Sandbox>, BackendError> {
         let (inner, spec) = (Arc::clone(&self.inner), spec.clone());
-        let task = tokio::spawn(async move { create::create(&inner, &spec, deadline).await });
+        let task = tokio::spawn(async move { create::create(&inner, &spec, deadline.into()).await });
         Self::to_the_end(task).await.map(Arc::new)
     }
 
@@ -172,7 +173,7 @@ impl Backend for KubernetesBackend {
     }
 
     async fn wait_ready(&self, id: &SandboxId, deadline: Instant) -> Result<Arc<Sandbox>, BackendError> {
-        read::wait_ready(&self.inner, id, deadline).await
+        read::wait_ready(&self.inner, id, deadline.into()).await
     }
 
     async fn events(&self, id: &SandboxId) -> Result<Vec<SandboxEvent>, BackendError> {

@@ -10,12 +10,13 @@
 //! | the former Pod of the id is still ending | it is waited for, within the caller's time |
 //! | the former Service of the id is still there | it is removed by UID and made anew |
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use stockade_core::backend::Conflict;
 use stockade_core::{BackendError, Sandbox, SandboxId, SandboxSpec, Status};
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::call_error::CallError;
@@ -47,7 +48,7 @@ pub(crate) async fn create(
 ) -> Result<Sandbox, BackendError> {
     let mounts = inner.settings.storage.resolve(spec, inner.settings.lark.support())?;
     let pod = manifest::pod(&inner.settings, spec, &mounts);
-    let _turn = match tokio::time::timeout_at(deadline.into(), inner.creating.lock(&spec.id)).await {
+    let _turn = match timeout_at(deadline, inner.creating.lock(&spec.id)).await {
         Ok(turn) => turn,
         Err(_) => {
             return Err(BackendError::TimedOut {
@@ -172,7 +173,7 @@ async fn wait_until_gone(
             return Err(BackendError::Terminating { id: id.clone(), waited: now - started });
         }
         let look_at = deadline.min(now + LOOK_AGAIN);
-        if tokio::time::timeout_at(look_at.into(), changes.changed()).await.is_err() {
+        if timeout_at(look_at, changes.changed()).await.is_err() {
             match inner.cluster.get_pod(id).await {
                 Ok(None) => inner.index.remove::<PodRecord>(id, uid, Timestamp::now()),
                 Ok(Some(pod)) => drop(inner.saw_pod(id, &pod)),

@@ -22,6 +22,8 @@ mod record;
 mod repair;
 mod sameness;
 pub mod settings;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod warnings;
 mod watch;
 

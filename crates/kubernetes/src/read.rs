@@ -2,7 +2,6 @@
 //! there before anything is said to be absent.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use jiff::Timestamp;
 use kube::api::LogParams;
@@ -10,6 +9,7 @@ use stockade_core::backend::{LogOptions, LogStream};
 use stockade_core::sandbox::{FoundSandbox, Reconciliation, SandboxEvent};
 use stockade_core::{BackendError, Sandbox, SandboxId};
 use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cluster::CALL_LIMIT;
 use crate::create::is_final;
@@ -100,7 +100,7 @@ pub(crate) async fn wait_ready(
         }
         // A broken watch says nothing: then the loop reads directly, once per call limit.
         let look_at = deadline.min(now + CALL_LIMIT);
-        let _ = tokio::time::timeout_at(look_at.into(), changes.changed()).await;
+        let _ = timeout_at(look_at, changes.changed()).await;
     }
 }
 
@@ -176,7 +176,7 @@ fn own<R: Record>(object: &R::Object) -> Option<R> {
 /// Bounds what overload can send to the API server: who waits too long for a turn is told to come again.
 async fn direct_read(inner: &Inner) -> Result<SemaphorePermit<'_>, BackendError> {
     inner.metrics.direct_read();
-    let turn = tokio::time::timeout(CALL_LIMIT, inner.direct_reads.acquire()).await;
+    let turn = timeout(CALL_LIMIT, inner.direct_reads.acquire()).await;
     turn.ok().and_then(Result::ok).ok_or(BackendError::Overloaded {
         what: "too many reads wait for the Kubernetes API server",
         retry_after: CALL_LIMIT,

@@ -96,6 +96,7 @@ fn sandbox_container(settings: &KubernetesSettings, mounts: &MountPlan) -> Conta
 }
 
 /// In seconds.
+#[derive(Clone, Copy)]
 struct Timing {
     delay: i32,
     period: i32,

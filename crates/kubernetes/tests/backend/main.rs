@@ -1,0 +1,9 @@
+//! The backend against a scripted API server: every path and every error, on a clock of the test's own.
+
+#![allow(unreachable_pub, reason = "a test crate has no outside")]
+
+mod creating;
+mod deleting;
+mod errors;
+mod freshness;
+mod support;
