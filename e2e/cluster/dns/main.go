@@ -15,7 +15,7 @@ import (
 )
 
 // The order in which plugins see a query. CoreDNS ignores directives that are not listed here.
-var directives = []string{"bind", "health", "ready", "errors", "template", "kubernetes"}
+var directives = []string{"bind", "health", "ready", "errors", "kubernetes", "template"}
 
 func main() {
 	dnsserver.Directives = directives

@@ -29,9 +29,7 @@ pub(crate) async fn fetch(Query(UrlQuery { url }): Query<UrlQuery>) -> Response 
     match tokio::time::timeout(TIMEOUT, get(&url)).await {
         Ok(Ok((status, body))) => Json(json!({ "url": url, "status": status, "body": body })).into_response(),
         Ok(Err(error)) => refuse(StatusCode::BAD_GATEWAY, "fetch", &format!("{url}: {error}")),
-        Err(_) => {
-            refuse(StatusCode::GATEWAY_TIMEOUT, "timeout", &format!("{url}: no answer in {TIMEOUT:?}"))
-        }
+        Err(_) => refuse(StatusCode::GATEWAY_TIMEOUT, "timeout", &format!("{url}: no answer in {TIMEOUT:?}")),
     }
 }
 

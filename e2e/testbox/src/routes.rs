@@ -52,9 +52,7 @@ struct EnvQuery {
 
 async fn env(Query(query): Query<EnvQuery>) -> Response {
     match std::env::var_os(&query.name) {
-        Some(value) => {
-            Json(json!({ "name": query.name, "value": value.to_string_lossy() })).into_response()
-        }
+        Some(value) => Json(json!({ "name": query.name, "value": value.to_string_lossy() })).into_response(),
         None => refuse(StatusCode::NOT_FOUND, "unset", &format!("{} is not set", query.name)),
     }
 }
