@@ -30,6 +30,7 @@ pub mod network;
 pub mod node;
 pub mod packages;
 pub mod pki;
+pub mod pretend;
 pub mod processes;
 pub mod record;
 mod start;

@@ -15,10 +15,6 @@ use crate::image::test_images::{Kind, Programs};
 /// Inside of the cluster's own `/run`.
 pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
-/// What the node says to have. A sandbox requests 100m of CPU and 256 MiB and uses next to nothing:
-/// by its true size a small machine would take twenty, and the tests want hundreds.
-const PRETENDED_CPUS: u32 = 64;
-const PRETENDED_MEMORY_KIB: u64 = 256 * 1024 * 1024;
 /// Fits into [`POD_NETWORK`] with room for addresses that are not free again yet.
 const MAX_PODS: u32 = 500;
 
@@ -140,53 +136,6 @@ fn kubelet(layout: &Layout, node_address: Ipv4Addr) -> String {
     format!("{config:#}\n")
 }
 
-/// Makes the node look larger than the machine, to the kubelet only: Pods see the real one.
-///
-/// # Errors
-/// When a file cannot be written or a mount is refused.
-pub fn pretend_size(layout: &Layout, holder: &Holder) -> Result<()> {
-    let data = layout.data("pretended");
-    let write = |path: &Path, content: &str| -> Result<()> {
-        let context = || format!("cannot write {}", path.display());
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).with_context(context)?;
-        }
-        std::fs::write(path, content).with_context(context)
-    };
-    let node = data.join("nodes/node0");
-    for cpu in 0..PRETENDED_CPUS {
-        let topology = node.join(format!("cpu{cpu}/topology"));
-        write(&topology.join("core_id"), &format!("{cpu}\n"))?;
-        write(&topology.join("physical_package_id"), "0\n")?;
-    }
-    write(&node.join("distance"), "10\n")?;
-    write(&node.join("meminfo"), &format!("Node 0 MemTotal: {PRETENDED_MEMORY_KIB} kB\n"))?;
-    write(&data.join("online"), &format!("0-{}\n", PRETENDED_CPUS - 1))?;
-    let meminfo = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
-    write(&data.join("meminfo"), &with_total(&meminfo, PRETENDED_MEMORY_KIB))?;
-
-    for (source, target) in [
-        ("nodes", "/sys/devices/system/node"),
-        ("online", "/sys/devices/system/cpu/online"),
-        ("meminfo", "/proc/meminfo"),
-    ] {
-        // A kernel without NUMA has no directory of nodes; the list of CPUs is then enough.
-        if Path::new(target).exists() {
-            holder.bind(&data.join(source), target)?;
-        }
-    }
-    Ok(())
-}
-
-fn with_total(meminfo: &str, kib: u64) -> String {
-    meminfo
-        .lines()
-        .map(|line| {
-            if line.starts_with("MemTotal:") { format!("MemTotal: {kib} kB\n") } else { format!("{line}\n") }
-        })
-        .collect()
-}
-
 /// Brings the test images into containerd, as if they had been pulled.
 ///
 /// # Errors
@@ -220,11 +169,5 @@ mod tests {
     fn the_capability_is_read_from_the_effective_set() {
         assert!(has_sys_resource("CapPrm:\t0000000000000000\nCapEff:\t000001ffffffffff\n"));
         assert!(!has_sys_resource("CapEff:\t000001fffeffffff\n"));
-    }
-
-    #[test]
-    fn only_the_total_of_the_memory_is_pretended() {
-        let text = with_total("MemTotal: 1 kB\nMemFree: 2 kB\n", 9);
-        assert_eq!(text, "MemTotal: 9 kB\nMemFree: 2 kB\n");
     }
 }

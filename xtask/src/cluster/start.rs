@@ -10,7 +10,7 @@ use super::components::{Check, Component};
 use super::layout::Layout;
 use super::namespace::{self, Holder};
 use super::record::Record;
-use super::{Handle, Options, cgroups, dns, network, node, packages, pki, stop};
+use super::{Handle, Options, cgroups, dns, network, node, packages, pki, pretend, stop};
 use crate::image::test_images::{Kind, Programs};
 use crate::progress::{Step, say};
 use crate::run;
@@ -99,7 +99,7 @@ fn begin(layout: &Layout, options: &Options) -> Result<Record> {
     if !options.control_plane_only {
         cgroups::create(layout)?;
         network::let_pods_reach_the_host(&record.holder)?;
-        node::pretend_size(layout, &record.holder)?;
+        pretend::pretend_size(layout, &record.holder)?;
         node::write_config(layout, pair.node)?;
     }
     step.done();
