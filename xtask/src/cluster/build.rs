@@ -12,9 +12,6 @@ use crate::image::archive::sha256_hex;
 use crate::progress::Step;
 use crate::{paths, run};
 
-/// What `kubectl version` says; the module `k8s.io/kubernetes` in go.mod is of this version.
-const KUBERNETES: &str = "v1.34.4";
-
 /// One `go build` that writes into a directory.
 struct Build {
     /// Relative to `e2e/cluster`.
@@ -77,13 +74,27 @@ impl Binaries {
     }
 }
 
-fn linker_flags() -> String {
-    let version = "k8s.io/component-base/version";
-    let mut numbers = KUBERNETES.trim_start_matches('v').split('.');
+/// The programs ask the linker for their version: without it they would say v0.0.0, and clients and
+/// kubelet would take them for something ancient.
+fn linker_flags(modules: &Path) -> Result<String> {
+    let go_mod = modules.join("go.mod");
+    let text =
+        std::fs::read_to_string(&go_mod).with_context(|| format!("cannot read {}", go_mod.display()))?;
+    let kubernetes = kubernetes_version(&text)
+        .with_context(|| format!("{} requires no version of k8s.io/kubernetes", go_mod.display()))?;
+    let mut numbers = kubernetes.trim_start_matches('v').split('.');
     let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-    format!(
-        "-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
-    )
+    let version = "k8s.io/component-base/version";
+    Ok(format!(
+        "-s -w -X {version}.gitVersion={kubernetes} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+    ))
+}
+
+fn kubernetes_version(go_mod: &str) -> Option<&str> {
+    go_mod.lines().find_map(|line| {
+        let line = line.trim().trim_start_matches("require ");
+        line.strip_prefix("k8s.io/kubernetes ")?.split_whitespace().next()
+    })
 }
 
 /// The same for the same sources, flags and architecture; any other of these needs a build.
@@ -96,7 +107,7 @@ fn cache_key(modules: &Path) -> Result<String> {
         content.extend_from_slice(format!("{source} {}\n", bytes.len()).as_bytes());
         content.extend(bytes);
     }
-    content.extend_from_slice(linker_flags().as_bytes());
+    content.extend_from_slice(linker_flags(modules)?.as_bytes());
     content.extend_from_slice(std::env::consts::ARCH.as_bytes());
     let mut key = sha256_hex(&content);
     key.truncate(16);
@@ -109,8 +120,9 @@ fn build(modules: &Path, directory: &Path) -> Result<()> {
     std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     // Built beside and renamed as a whole: a directory in the cache is always complete.
     let partial = parent.join(format!("partial-{}", std::process::id()));
+    let flags = linker_flags(modules)?;
     for build in &BUILDS {
-        if let Err(error) = go_build(&modules.join(build.module), build, &partial) {
+        if let Err(error) = go_build(&modules.join(build.module), build, &flags, &partial) {
             let _ = std::fs::remove_dir_all(&partial);
             return Err(error);
         }
@@ -125,11 +137,11 @@ fn build(modules: &Path, directory: &Path) -> Result<()> {
     }
 }
 
-fn go_build(module: &Path, build: &Build, directory: &Path) -> Result<()> {
+fn go_build(module: &Path, build: &Build, flags: &str, directory: &Path) -> Result<()> {
     let go = run::find_program("go").context("go is not installed")?;
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let what = build.output.unwrap_or(KUBERNETES);
-    let mut step = Step::start(&format!("building {what} (once; Kubernetes takes some minutes)"));
+    let what = build.output.unwrap_or("Kubernetes");
+    let mut step = Step::start(&format!("building {what} (once; takes minutes)"));
 
     let mut list = run::command(&[&go]);
     list.current_dir(module)
@@ -144,7 +156,7 @@ fn go_build(module: &Path, build: &Build, directory: &Path) -> Result<()> {
         .arg(&go)
         .current_dir(module)
         .env("CGO_ENABLED", "0")
-        .args(["build", "-v", "-mod=readonly", "-trimpath", "-ldflags", &linker_flags(), "-o"])
+        .args(["build", "-v", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o"])
         .arg(&output)
         .args(build.packages)
         .stdin(Stdio::null())
@@ -174,7 +186,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("dns")).unwrap();
         for source in SOURCES {
-            let content = if change == Some(source) { "changed" } else { "same" };
+            let changed = if change == Some(source) { "// changed\n" } else { "" };
+            let content = format!("require k8s.io/kubernetes v1.2.3\n{changed}");
             std::fs::write(directory.path().join(source), content).unwrap();
         }
         directory
@@ -190,9 +203,9 @@ mod tests {
     }
 
     #[test]
-    fn the_version_in_the_flags_is_the_one_in_go_mod() {
-        let go_mod = std::fs::read_to_string(paths::repository().join("e2e/cluster/go.mod")).unwrap();
-        assert!(go_mod.contains(&format!("k8s.io/kubernetes {KUBERNETES}\n")));
-        assert!(linker_flags().contains(&format!("gitVersion={KUBERNETES}")));
+    fn the_version_comes_from_the_requirement_not_from_a_package_or_a_replacement() {
+        let go_mod = "tool (\n\tk8s.io/kubernetes/cmd/kubelet\n)\nrequire (\n\tk8s.io/kubernetes v1.2.3 // indirect\n)\n";
+        assert_eq!(kubernetes_version(go_mod), Some("v1.2.3"));
+        assert_eq!(kubernetes_version("module x\n"), None);
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask cluster`.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -56,6 +57,14 @@ enum Command {
     },
     /// Print shell lines: eval "$(cargo xtask cluster env)"
     Env(Named),
+    /// Bring an OCI archive (`cargo xtask image`) into the node, as if it had been pulled
+    Load {
+        /// The archives
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+        #[command(flatten)]
+        named: Named,
+    },
     /// Kill a component as a crash would; its data stays
     Kill(OfComponent),
     /// Stop a component in order; its data stays
@@ -87,6 +96,7 @@ pub fn run(arguments: &Cluster) -> Result<()> {
             Ok(())
         }
         Command::Env(named) => env(&named.name),
+        Command::Load { archives, named } => super::load_images(&named.name, archives),
         Command::Kill(of) => super::kill_component(&of.named.name, of.component),
         Command::Stop(of) => super::stop_component(&of.named.name, of.component),
         Command::Start(of) => super::start_component(&of.named.name, of.component),

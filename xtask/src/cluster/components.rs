@@ -20,6 +20,17 @@ const PROXY_HEALTH_PORT: u16 = 10256;
 /// Where the kubelet says that it is well.
 pub const KUBELET_HEALTH_PORT: u16 = 10248;
 
+/// What runs without a node: accounts, so that Pods can be created; owners, so that a Service goes
+/// with its Pod; the life of namespaces. The other thirty controllers would only start more slowly.
+const CONTROL_PLANE_CONTROLLERS: [&str; 6] = [
+    "serviceaccount-controller",
+    "serviceaccount-token-controller",
+    "root-ca-certificate-publisher-controller",
+    "namespace-controller",
+    "garbage-collector-controller",
+    "clusterrole-aggregation-controller",
+];
+
 /// One program of the cluster, in the order they are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -109,7 +120,13 @@ impl Component {
     /// The program and its arguments. The same at every start, so that a component that was killed
     /// comes back as it was.
     #[must_use]
-    pub fn command_line(self, layout: &Layout, binaries: &Binaries, node: Ipv4Addr) -> Vec<String> {
+    pub fn command_line(
+        self,
+        layout: &Layout,
+        binaries: &Binaries,
+        node: Ipv4Addr,
+        control_plane_only: bool,
+    ) -> Vec<String> {
         let program = |name: &str| binaries.path(name).display().to_string();
         let pki = |file: &str| layout.pki(file).display().to_string();
         let config = |file: &str| layout.config(file).display().to_string();
@@ -121,6 +138,9 @@ impl Component {
                 format!("--advertise-client-urls=http://127.0.0.1:{ETCD_PORT}"),
                 "--listen-peer-urls=http://127.0.0.1:2380".into(),
                 format!("--listen-metrics-urls=http://{node}:{ETCD_METRICS_PORT}"),
+                // Alone, it waits one of these before it elects itself; the default is a second.
+                "--heartbeat-interval=10".into(),
+                "--election-timeout=100".into(),
                 // The data is gone with the cluster; a power cut may take it earlier.
                 "--unsafe-no-fsync".into(),
             ],
@@ -179,6 +199,9 @@ impl Component {
             ],
             Self::Dns => vec![program("coredns"), format!("-conf={}", config("Corefile"))],
         };
+        if self == Self::ControllerManager && control_plane_only {
+            line.push(format!("--controllers={}", CONTROL_PLANE_CONTROLLERS.join(",")));
+        }
         if matches!(self, Self::Apiserver | Self::ControllerManager | Self::Scheduler) {
             line.push(format!("--tls-cert-file={}", pki("server.crt")));
             line.push(format!("--tls-private-key-file={}", pki("server.key")));

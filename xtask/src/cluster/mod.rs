@@ -37,7 +37,7 @@ mod start;
 mod status;
 mod stop;
 
-pub use start::{start_component, up};
+pub use start::{load_images, start_component, up};
 pub use status::{Health, Status, status};
 pub use stop::{down, kill_component, stop_component};
 

@@ -116,7 +116,7 @@ setsid env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@" </dev/null >>"$
     ///
     /// # Errors
     /// When a directory cannot be made or a mount is refused.
-    pub fn mount(&self, layout: &Layout) -> Result<()> {
+    pub fn mount(&self, layout: &Layout, with_node: bool) -> Result<()> {
         let mut script = String::from(
             // Shared from here on, so that a kubelet can hand mounts on to containers.
             "mount --make-rshared /\n\
@@ -124,6 +124,10 @@ setsid env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@" </dev/null >>"$
              mount -t tmpfs -o mode=755 run /run\n\
              mkdir -p /run/lock /run/netns\n",
         );
+        if !with_node {
+            self.run(&script).context("cannot mount the cluster's file systems")?;
+            return Ok(());
+        }
         let mut bind = |source: &Path, target: &str| {
             script.push_str(&format!("mount --bind {} {target}\n", quote(source)));
         };

@@ -1,5 +1,6 @@
 //! `up`: from nothing, from the leftovers of a killed run, or from a cluster that runs already.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -76,6 +77,24 @@ pub fn start_component(name: &str, component: Component) -> Result<()> {
     cluster.wait_until_well(&api, component)
 }
 
+/// Brings OCI archives into the node of a running cluster, as if they had been pulled.
+///
+/// # Errors
+/// When the cluster does not run, has no node, or containerd refuses an archive.
+pub fn load_images(name: &str, archives: &[PathBuf]) -> Result<()> {
+    let layout = Layout::new(name)?;
+    super::require_root("cargo xtask cluster load")?;
+    let record = stop::running_record(&layout)?;
+    ensure!(!record.control_plane_only, "the cluster {name} has no node that could use an image");
+    for archive in archives {
+        let absolute = std::path::absolute(archive)
+            .with_context(|| format!("cannot make {} an absolute path", archive.display()))?;
+        node::import(&record.holder, &absolute)
+            .with_context(|| format!("cannot import {}", archive.display()))?;
+    }
+    Ok(())
+}
+
 /// Namespaces, cable, certificates and configuration of a new cluster, after the leftovers of an
 /// earlier one were removed.
 fn begin(layout: &Layout, options: &Options) -> Result<Record> {
@@ -94,7 +113,7 @@ fn begin(layout: &Layout, options: &Options) -> Result<Record> {
         complete: false,
     };
     record.save(layout)?;
-    record.holder.mount(layout)?;
+    record.holder.mount(layout, !options.control_plane_only)?;
     pki::create(layout, pair.node)?;
     if !options.control_plane_only {
         cgroups::create(layout)?;
@@ -156,7 +175,8 @@ impl Cluster<'_> {
         if self.record.running(component).is_some() {
             return Ok(());
         }
-        let line = component.command_line(self.layout, self.binaries, self.record.pair.node);
+        let Record { pair, control_plane_only, .. } = self.record;
+        let line = component.command_line(self.layout, self.binaries, pair.node, control_plane_only);
         let log = self.layout.log(component.name());
         let identity =
             self.record.holder.spawn(&line, &log).with_context(|| {

@@ -118,7 +118,7 @@ pub(super) fn running_record(layout: &Layout) -> Result<Record> {
 /// # Errors
 /// When the cluster does not run, or the component survives.
 pub fn kill_component(name: &str, component: Component) -> Result<()> {
-    end_component(name, component, |identity| identity.kill())
+    end_component(name, component, processes::Identity::kill)
 }
 
 /// Stops a component in order (SIGTERM, then SIGKILL after its grace). Its data stays.
