@@ -166,7 +166,6 @@ impl Component {
             Self::ControllerManager => vec![
                 program("kube-controller-manager"),
                 "--leader-elect=false".into(),
-                "--use-service-account-credentials".into(),
                 format!("--service-account-private-key-file={}", pki("service-accounts.key")),
                 format!("--root-ca-file={}", pki("ca.crt")),
                 format!("--secure-port={CONTROLLER_MANAGER_PORT}"),

@@ -80,12 +80,34 @@ impl Holder {
         // Kubernetes variables must not change what a test cluster does.
         let script = r#"cd /; log=$1; shift
 setsid env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@" </dev/null >>"$log" 2>&1 & echo $!"#;
-        let mut command = self.enter(&["--pid", "--no-fork"]);
+        // The shell is inside, so the holder inherits the program and reaps it. Inherited by process
+        // 1 of the machine, which in a container may reap nobody, it would keep the namespace from
+        // ending.
+        let mut command = self.enter(&["--pid"]);
         command.args(["/bin/sh", "-c", script, "sh"]).arg(log).args(line);
-        let pid = parse_pid(&run::output(&mut command)?)?;
-        Identity::of(pid).with_context(|| {
+        let inner = parse_pid(&run::output(&mut command)?)?;
+        self.find(inner)?.with_context(|| {
             format!("{} ended at once; its log is {}", line.first().map_or("", String::as_str), log.display())
         })
+    }
+
+    /// The process that has this id inside.
+    fn find(&self, inner: i32) -> Result<Option<Identity>> {
+        let namespace = std::fs::read_link(self.namespace("pid")).context("the namespaces have ended")?;
+        Ok(processes::all()?.into_iter().find_map(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let same_id = innermost_pid(&status) == Some(inner);
+            let inside =
+                || std::fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|other| other == namespace);
+            if same_id && inside() { Identity::of(pid).ok() } else { None }
+        }))
+    }
+
+    /// Whether something can be done inside. While the holder is ending it has its id still, and
+    /// its namespaces no longer.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.identity.is_alive() && std::fs::read_link(self.netns()).is_ok()
     }
 
     fn enter(&self, namespaces: &[&str]) -> std::process::Command {
@@ -167,6 +189,11 @@ fn parse_pid(printed: &str) -> Result<i32> {
     printed.trim().parse().with_context(|| format!("expected a process id, got {printed:?}"))
 }
 
+/// The last id in the line `NSpid`: the process's own view.
+fn innermost_pid(status: &str) -> Option<i32> {
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
+}
+
 fn make_directory(path: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(path).with_context(|| format!("cannot make the directory {}", path.display()))?;
     Ok(path.to_path_buf())
@@ -242,6 +269,12 @@ mod tests {
     fn mount_points_are_the_fifth_field() {
         let text = "36 35 98:0 / /mnt rw - ext4 /dev/x rw\n37 35 0:1 /a /var/lib/cni ro - tmpfs t rw\n";
         assert_eq!(mount_points(text).collect::<Vec<_>>(), ["/mnt", "/var/lib/cni"]);
+    }
+
+    #[test]
+    fn a_process_of_nested_namespaces_has_its_own_id_last() {
+        assert_eq!(innermost_pid("Name:\tx\nNSpid:\t4242\t17\n"), Some(17));
+        assert_eq!(innermost_pid("Name:\tx\n"), None);
     }
 
     #[test]

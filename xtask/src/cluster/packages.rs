@@ -28,12 +28,38 @@ pub fn ensure_for_cluster(with_node: bool) -> Result<()> {
     ensure(needs.copied())
 }
 
-/// Installs Go where it is missing.
+/// The Go release from which on a module file may name its tools, as ours do.
+const GO: (u32, u32) = (1, 24);
+
+/// Installs Go where it is missing, and makes sure that it is new enough.
 ///
 /// # Errors
-/// As [`ensure_for_cluster`].
+/// As [`ensure_for_cluster`], and when the Go that is there is too old.
 pub fn ensure_go() -> Result<()> {
-    ensure([("go", "golang-go")].into_iter())
+    ensure([("go", "golang-go")].into_iter())?;
+    let go = run::find_program("go").context("go was installed and is not found; is it in PATH?")?;
+    let version = run::output(run::command(&[&go]).args(["env", "GOVERSION", "GOTOOLCHAIN"]))?;
+    let mut lines = version.lines();
+    let (version, toolchain) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let release = go_release(version).with_context(|| format!("go says its version is {version:?}"))?;
+    // From 1.21 on, an older Go fetches the one that go.mod asks for, unless told not to.
+    let fetches = release >= (1, 21) && toolchain != "local";
+    if release < GO && !fetches {
+        bail!(
+            "{} is {version}, and the test cluster needs go1.24 or newer; install one and put it first in PATH \
+             (on Debian 12: golang-1.24-go from backports)",
+            go.display()
+        );
+    }
+    Ok(())
+}
+
+fn go_release(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.strip_prefix("go")?.split('.');
+    let major = numbers.next()?.parse().ok()?;
+    // "1.26rc1" is 1.26.
+    let minor = numbers.next()?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+    Some((major, minor))
 }
 
 fn ensure(needs: impl Iterator<Item = Need>) -> Result<()> {
@@ -105,5 +131,23 @@ impl Drop for Policy {
             // A policy that stays would only keep later services from starting by themselves.
             let _ = std::fs::remove_file(POLICY);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_versions_are_read_as_go_prints_them() {
+        assert_eq!(go_release("go1.26.8"), Some((1, 26)));
+        assert_eq!(go_release("go1.25rc1"), Some((1, 25)));
+        assert_eq!(go_release("devel +abc"), None);
+    }
+
+    #[test]
+    fn a_program_and_a_path_can_prove_a_package() {
+        assert!(is_there("sh") && is_there("/proc"));
+        assert!(!is_there("no-such-program") && !is_there("/no/such/path"));
     }
 }

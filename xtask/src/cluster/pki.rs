@@ -61,7 +61,9 @@ fn clients(layout: &Layout) -> Vec<Client> {
         client("admin", "admin", Some("system:masters")),
         // What the API server says to be when it asks a kubelet for logs.
         client("apiserver-kubelet", "apiserver-kubelet", Some("system:masters")),
-        client("controller-manager", "system:kube-controller-manager", None),
+        // All controllers by one identity: an account for each of them is what takes most of the
+        // time until a new cluster has its first service account.
+        client("controller-manager", "system:kube-controller-manager", Some("system:masters")),
         client("scheduler", "system:kube-scheduler", None),
         client("proxy", "system:kube-proxy", None),
         client("dns", super::dns::USER, None),

@@ -39,8 +39,7 @@ pub fn up(options: &Options) -> Result<Handle> {
     let _lock = super::lock(&layout)?;
     packages::ensure_for_cluster(!options.control_plane_only)?;
     let binaries = Binaries::ensure()?;
-    let running =
-        Record::load(&layout)?.filter(|record| record.complete && record.holder.identity.is_alive());
+    let running = Record::load(&layout)?.filter(|record| record.complete && record.holder.is_usable());
     let record = match running {
         Some(record) => record,
         None => begin(&layout, options)?,

@@ -77,7 +77,7 @@ pub fn status(name: &str) -> Result<Status> {
         pids: BTreeMap::new(),
         health: BTreeMap::new(),
     };
-    let Some(record) = Record::load(&layout)?.filter(|record| record.holder.identity.is_alive()) else {
+    let Some(record) = Record::load(&layout)?.filter(|record| record.holder.is_usable()) else {
         return Ok(status);
     };
     status.running = true;

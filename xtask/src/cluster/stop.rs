@@ -109,7 +109,7 @@ fn leftovers(layout: &Layout, namespaces: &[PathBuf]) -> Result<Vec<String>> {
 /// The record of a cluster that runs.
 pub(super) fn running_record(layout: &Layout) -> Result<Record> {
     Record::load(layout)?
-        .filter(|record| record.holder.identity.is_alive())
+        .filter(|record| record.holder.is_usable())
         .with_context(|| format!("no cluster {0} is up; `cargo xtask cluster up --name {0}`", layout.name()))
 }
 
