@@ -46,8 +46,7 @@ pub fn ensure_go() -> Result<()> {
     let fetches = release >= (1, 21) && toolchain != "local";
     if release < GO && !fetches {
         bail!(
-            "{} is {version}, and the test cluster needs go1.24 or newer; install one and put it first in PATH \
-             (on Debian 12: golang-1.24-go from backports)",
+            "{} is {version}, and the test cluster needs go1.24 or newer; install one and put it first in PATH",
             go.display()
         );
     }
