@@ -66,10 +66,10 @@ pub trait Backend: Send + Sync + 'static {
     /// When the truth cannot be had.
     async fn reconcile(&self, id: &SandboxId) -> Result<Reconciliation, BackendError>;
 
-    /// A stable id of the place sandboxes live in; the same as in [`Reconciliation::backend_namespace`].
+    /// A stable id of the place sandboxes live in, as in [`Reconciliation::backend_namespace`].
     ///
     /// # Errors
-    /// When the truth cannot be had.
+    /// When the backend cannot be asked.
     async fn namespace_id(&self) -> Result<String, BackendError>;
 
     /// The sandbox as soon as it is ready, has failed for good, or the deadline has come.

@@ -1,0 +1,1 @@
+//! A typed client, over plain HTTP.

@@ -1,0 +1,140 @@
+//! Connections: how many, how slow, and how they end.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time;
+
+/// Bounds on connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Connections at once; one more is told so and closed.
+    pub max: usize,
+    /// How long the head of a request may take, from its first byte or from the answer before.
+    pub head: Duration,
+    /// The most bytes of one head.
+    pub head_bytes: usize,
+}
+
+impl Default for ConnectionLimits {
+    /// 2,048 connections of some ten kilobytes each; heads of 16 KiB within 15 s.
+    fn default() -> Self {
+        Self { max: 2048, head: Duration::from_secs(15), head_bytes: 16 * 1024 }
+    }
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that had not ended by themselves when the time was up.
+    pub cut_off: usize,
+}
+
+/// Told to whoever comes when there are too many connections.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 63\r\n\r\n\
+    {\"detail\":\"too many connections; try again\",\"code\":\"overloaded\"}";
+
+/// Serves until `shutdown` is done, then lets requests under way finish for at most `drain`.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) -> Drained {
+    serve_with(ConnectionLimits::default(), listener, router, shutdown, drain).await
+}
+
+/// As [`serve`], with other bounds.
+pub async fn serve_with(
+    limits: ConnectionLimits,
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) -> Drained {
+    let (stop, stopped) = watch::channel(());
+    let places = Arc::new(Semaphore::new(limits.max));
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            stream = accept(&listener) => stream,
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            // What fits into an empty socket buffer needs no waiting.
+            let _ = stream.try_write(TOO_MANY);
+            continue;
+        };
+        let connection = serve_connection(limits, stream, router.clone(), stopped.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+    // New callers are refused at once; a load balancer sends them elsewhere.
+    drop(listener);
+    drop(stop);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    let _ = time::timeout(drain, all_ended).await;
+    let cut_off = connections.len();
+    connections.shutdown().await;
+    Drained { cut_off }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                // Usually no file descriptors are left. Trying again at once would only burn the processor.
+                tracing::error!(%error, "cannot accept connections; trying again in a second");
+                time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn serve_connection(
+    limits: ConnectionLimits,
+    stream: TcpStream,
+    router: Router,
+    mut stopped: watch::Receiver<()>,
+) {
+    // Small answers must not wait for the acknowledgement of the ones before.
+    let _ = stream.set_nodelay(true);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(limits.head_bytes)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
