@@ -10,14 +10,7 @@ fn wrong(body: impl AsRef<[u8]>) -> Vec<String> {
         .detail
         .iter()
         .map(|error| {
-            let place: Vec<String> = error
-                .loc
-                .iter()
-                .map(|loc| match loc {
-                    Loc::Name(name) => name.clone(),
-                    Loc::Position(position) => position.to_string(),
-                })
-                .collect();
+            let place: Vec<String> = error.loc.iter().map(ToString::to_string).collect();
             format!("{} {}", error.kind, place.join("."))
         })
         .collect()

@@ -1,5 +1,7 @@
 //! What an answer that is not a success looks like.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -64,6 +66,15 @@ pub enum Loc {
     Name(String),
     /// Into a list, or the place of a syntax error in the text.
     Position(usize),
+}
+
+impl fmt::Display for Loc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Position(position) => write!(f, "{position}"),
+        }
+    }
 }
 
 impl From<&str> for Loc {

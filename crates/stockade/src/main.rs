@@ -1,3 +1,17 @@
-//! The one binary of Stockade.
+//! The one binary of Stockade. It parses, then calls.
 
-fn main() {}
+mod cli;
+mod doctor;
+mod health;
+mod logging;
+mod serve;
+mod settings;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    cli::Cli::parse().run()
+}

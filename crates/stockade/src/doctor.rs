@@ -1,0 +1,132 @@
+//! Looking for what would keep sandboxes from working.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use stockade_kubernetes::KubernetesSettings;
+
+use crate::settings::{Settings, SettingsError};
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// What was looked at.
+    pub(crate) name: String,
+    /// How it is.
+    pub(crate) level: Level,
+    /// What was found.
+    pub(crate) detail: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fix: Option<String>,
+}
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, but not as well as it could.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+impl Finding {
+    fn new(name: &str, level: Level, detail: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), level, detail: detail.into(), fix: None }
+    }
+
+    fn fix(self, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..self }
+    }
+}
+
+/// Looks at the settings and, when they are good, at the cluster.
+pub(crate) async fn examine(settings: Result<Settings, SettingsError>) -> Vec<Finding> {
+    match settings {
+        Ok(settings) => {
+            let mut findings = examine_settings(&settings);
+            findings.extend(examine_backend(&settings.kubernetes).await);
+            findings
+        }
+        Err(error) => error
+            .problems()
+            .iter()
+            .map(|problem| {
+                Finding::new(problem.variable(), Level::Fail, problem.found()).fix(problem.expected())
+            })
+            .collect(),
+    }
+}
+
+fn examine_settings(settings: &Settings) -> Vec<Finding> {
+    let storage = &settings.kubernetes.storage;
+    let contract = format!("serves mount contract {}: {}", storage.contract, settings.contract_reason);
+    let mut findings = vec![
+        Finding::new("settings", Level::Ok, "every value is good"),
+        Finding::new("mount contract", Level::Ok, contract),
+    ];
+    findings.extend(
+        settings.warnings.iter().map(|warning| Finding::new("settings", Level::Warn, warning.as_str())),
+    );
+    findings
+}
+
+// THE SEAM: stockade_kubernetes::doctor::examine(&settings) goes here, turned into findings.
+#[allow(clippy::unused_async)] // the real one asks the cluster
+async fn examine_backend(_settings: &KubernetesSettings) -> Vec<Finding> {
+    vec![Finding::new("kubernetes", Level::Warn, "not examined: not wired up in this build")]
+}
+
+/// Prints the findings, one a line, or as a JSON list.
+pub(crate) fn print(out: &mut dyn Write, findings: &[Finding], json: bool) -> io::Result<()> {
+    if json {
+        serde_json::to_writer_pretty(&mut *out, findings)?;
+        return writeln!(out);
+    }
+    for finding in findings {
+        let level = match finding.level {
+            Level::Ok => "ok  ",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        writeln!(out, "{level}  {}: {}", finding.name, finding.detail)?;
+        if let Some(fix) = &finding.fix {
+            writeln!(out, "      fix: {fix}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails when anything does not work.
+pub(crate) fn exit_code(findings: &[Finding]) -> ExitCode {
+    let fails = findings.iter().any(|finding| finding.level == Level::Fail);
+    if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(json: bool) -> String {
+        let findings =
+            [Finding::new("a", Level::Ok, "good"), Finding::new("b", Level::Fail, "bad").fix("mend it")];
+        let mut out = Vec::new();
+        print(&mut out, &findings, json).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn findings_are_printed_with_their_fix() {
+        assert_eq!(printed(false), "ok    a: good\nFAIL  b: bad\n      fix: mend it\n");
+        let json: serde_json::Value = serde_json::from_str(&printed(true)).unwrap();
+        assert_eq!(
+            json[1],
+            serde_json::json!({"name": "b", "level": "fail", "detail": "bad", "fix": "mend it"})
+        );
+        assert_eq!(json[0].get("fix"), None);
+    }
+}

@@ -1,0 +1,82 @@
+//! The server, from settings to the last answer.
+
+use std::process;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use prometheus_client::registry::Registry;
+use stockade_core::Backend;
+use stockade_kubernetes::KubernetesSettings;
+use stockade_server::ServerState;
+use tokio::net::TcpListener;
+
+use crate::settings::Settings;
+use crate::signals::Signals;
+
+/// How long requests under way may take to finish after a signal. With all the rest, the process has
+/// ended within 5 s.
+const DRAIN: Duration = Duration::from_secs(4);
+/// The exit code of a process that a second signal ended; 128 and SIGTERM's number, as shells say it.
+const ENDED_AT_ONCE: i32 = 143;
+
+/// Serves until a signal comes.
+///
+/// # Errors
+/// When the address is taken, or the backend cannot be started.
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    announce(&settings);
+    let address = settings.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} (--listen or STOCKADE_LISTEN)"))?;
+    let mut registry = Registry::default();
+    let backend = tokio::select! {
+        backend = start_backend(settings.kubernetes, &mut registry) => backend?,
+        signal = signals.next() => {
+            tracing::info!(signal, "ending before the backend has started");
+            return Ok(());
+        }
+    };
+    let state = ServerState::new(backend, settings.server, registry);
+    tracing::info!(%address, "serving");
+    let shutdown = async move {
+        let signal = signals.next().await;
+        tracing::info!(signal, seconds = DRAIN.as_secs(), "ending; requests under way may finish");
+        tokio::spawn(async move {
+            let signal = signals.next().await;
+            tracing::warn!(signal, "ending at once");
+            process::exit(ENDED_AT_ONCE);
+        });
+    };
+    let drained = stockade_server::serve(listener, stockade_server::router(state), shutdown, DRAIN).await;
+    tracing::info!(cut_off = drained.cut_off, "ended");
+    Ok(())
+}
+
+/// What the settings amount to; what an operator would have to know afterwards.
+fn announce(settings: &Settings) {
+    let contract = &settings.kubernetes.storage.contract;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        namespace = settings.kubernetes.namespace,
+        image = settings.kubernetes.image,
+        service_type = settings.kubernetes.service_type.as_str(),
+        node_host = settings.kubernetes.node_host,
+        "stockade"
+    );
+    tracing::info!(%contract, reason = settings.contract_reason, "mount contract");
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+// THE SEAM: stockade_kubernetes::KubernetesBackend::start(settings, registry) goes here.
+#[allow(clippy::unused_async)] // the real one awaits the kubeconfig
+async fn start_backend(
+    _settings: KubernetesSettings,
+    _registry: &mut Registry,
+) -> anyhow::Result<Arc<dyn Backend>> {
+    bail!("the kubernetes backend is not wired up in this build")
+}

@@ -1,0 +1,144 @@
+//! Reading variables, and collecting what is wrong with them.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use thiserror::Error;
+
+/// Looks a variable up. The process's own environment is one; tests have others.
+pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The longest value that a message repeats, in characters.
+const MAX_SHOWN: usize = 120;
+
+/// A value that stops the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    variable: &'static str,
+    found: String,
+    expected: String,
+}
+
+impl Problem {
+    /// The variable.
+    pub(crate) fn variable(&self) -> &'static str {
+        self.variable
+    }
+
+    /// Its value, quoted; or what stands for it when it is secret.
+    pub(crate) fn found(&self) -> &str {
+        &self.found
+    }
+
+    /// What would be right.
+    pub(crate) fn expected(&self) -> &str {
+        &self.expected
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}: {}", self.variable, self.found, self.expected)
+    }
+}
+
+/// All values that stop the start.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{}", lines(.0))]
+pub(crate) struct SettingsError(Vec<Problem>);
+
+impl SettingsError {
+    pub(crate) fn problems(&self) -> &[Problem] {
+        &self.0
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let mut text = String::from("the settings are wrong");
+    for problem in problems {
+        text.push_str("\n  ");
+        text.push_str(&problem.to_string());
+    }
+    text
+}
+
+/// Reads variables one by one; what is wrong is kept for the end, so that all of it is said at once.
+pub(crate) struct Reader<'a> {
+    lookup: Lookup<'a>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(lookup: Lookup<'a>) -> Self {
+        Self { lookup, problems: Vec::new() }
+    }
+
+    /// The value as it is. Empty is unset: compose files pass variables on that nobody has set.
+    pub(crate) fn text(&mut self, variable: &'static str) -> Option<String> {
+        match (self.lookup)(variable)?.into_string() {
+            Ok(text) if text.is_empty() => None,
+            Ok(text) => Some(text),
+            Err(bytes) => {
+                self.problem(variable, &bytes.to_string_lossy(), "must be text in UTF-8");
+                None
+            }
+        }
+    }
+
+    /// The value, read by `parse`, which says what would be right when it cannot.
+    pub(crate) fn parse<T, E: fmt::Display>(
+        &mut self,
+        variable: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(variable)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(expected) => {
+                self.problem(variable, &text, expected.to_string());
+                None
+            }
+        }
+    }
+
+    /// As [`Self::parse`], for values that no message may show.
+    pub(crate) fn parse_secret<T>(
+        &mut self,
+        variable: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, &'static str>,
+    ) -> Option<T> {
+        let text = self.text(variable)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(expected) => {
+                let expected = expected.to_owned();
+                self.problems.push(Problem { variable, found: "wrong (not shown)".to_owned(), expected });
+                None
+            }
+        }
+    }
+
+    /// Keeps a problem.
+    pub(crate) fn problem(&mut self, variable: &'static str, value: &str, expected: impl Into<String>) {
+        let value = without_credentials(value);
+        let mut shown: String = value.chars().take(MAX_SHOWN).collect();
+        if shown.len() < value.len() {
+            shown.push('…');
+        }
+        // Debug form: a value may hold control characters, which are usually what is wrong with it.
+        self.problems.push(Problem { variable, found: format!("{shown:?}"), expected: expected.into() });
+    }
+
+    /// The settings, unless something was wrong.
+    pub(crate) fn finish<T>(self, settings: T) -> Result<T, SettingsError> {
+        if self.problems.is_empty() { Ok(settings) } else { Err(SettingsError(self.problems)) }
+    }
+}
+
+/// The value without what stands before an `@`: in a URL that is a user and a password.
+fn without_credentials(value: &str) -> String {
+    match (value.find("://"), value.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => format!("{}…{}", &value[..scheme + 3], &value[at..]),
+        _ => value.to_owned(),
+    }
+}
