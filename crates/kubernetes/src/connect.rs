@@ -110,7 +110,6 @@ pub(crate) async fn connect(settings: &KubernetesSettings, wait: Duration) -> Re
         config.root_cert = None;
         config.root_cert_file = None;
         config.tls_server_name = None;
-        warn!(server, "K8S_API_SERVER replaces the kubeconfig's server; its certificate is not checked");
     }
     config.connect_timeout = Some(CONNECT_LIMIT);
     // Each call has a deadline and a retry policy of ours; a second one below would break both.

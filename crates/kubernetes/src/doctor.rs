@@ -44,12 +44,24 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Something that is as it should be, or that cannot be mended.
+    #[must_use]
+    pub fn new(name: &str, level: Level, detail: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), level, detail: detail.into(), fix: None }
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn fix(self, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..self }
+    }
+
     fn ok(name: &str, detail: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), level: Level::Ok, detail: detail.into(), fix: None }
+        Self::new(name, Level::Ok, detail)
     }
 
     fn of(level: Level, name: &str, detail: impl Into<String>, fix: &str) -> Self {
-        Self { name: name.to_owned(), level, detail: detail.into(), fix: Some(fix.to_owned()) }
+        Self::new(name, level, detail).fix(fix)
     }
 }
 

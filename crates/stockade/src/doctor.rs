@@ -3,53 +3,16 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use serde::Serialize;
-use stockade_kubernetes::KubernetesSettings;
+use stockade_kubernetes::doctor::{self as kubernetes, Finding, Level};
 
 use crate::settings::{Settings, SettingsError};
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    /// What was looked at.
-    pub(crate) name: String,
-    /// How it is.
-    pub(crate) level: Level,
-    /// What was found.
-    pub(crate) detail: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) fix: Option<String>,
-}
-
-/// How something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Level {
-    /// As it should be.
-    Ok,
-    /// It works, but not as well as it could.
-    Warn,
-    /// It does not work.
-    Fail,
-}
-
-impl Finding {
-    fn new(name: &str, level: Level, detail: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), level, detail: detail.into(), fix: None }
-    }
-
-    fn fix(self, fix: impl Into<String>) -> Self {
-        Self { fix: Some(fix.into()), ..self }
-    }
-}
 
 /// Looks at the settings and, when they are good, at the cluster.
 pub(crate) async fn examine(settings: Result<Settings, SettingsError>) -> Vec<Finding> {
     match settings {
         Ok(settings) => {
             let mut findings = examine_settings(&settings);
-            findings.extend(examine_backend(&settings.kubernetes).await);
+            findings.extend(kubernetes::examine(&settings.kubernetes).await);
             findings
         }
         Err(error) => error
@@ -73,12 +36,6 @@ fn examine_settings(settings: &Settings) -> Vec<Finding> {
         settings.warnings.iter().map(|warning| Finding::new("settings", Level::Warn, warning.as_str())),
     );
     findings
-}
-
-// THE SEAM: stockade_kubernetes::doctor::examine(&settings) goes here, turned into findings.
-#[allow(clippy::unused_async)] // the real one asks the cluster
-async fn examine_backend(_settings: &KubernetesSettings) -> Vec<Finding> {
-    vec![Finding::new("kubernetes", Level::Warn, "not examined: not wired up in this build")]
 }
 
 /// Prints the findings, one a line, or as a JSON list.

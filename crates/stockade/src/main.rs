@@ -2,6 +2,8 @@
 
 mod cli;
 mod doctor;
+#[cfg(test)]
+mod golden;
 mod health;
 mod logging;
 mod serve;

@@ -1,13 +1,11 @@
 //! The server, from settings to the last answer.
 
 use std::process;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use prometheus_client::registry::Registry;
-use stockade_core::Backend;
-use stockade_kubernetes::KubernetesSettings;
+use stockade_kubernetes::KubernetesBackend;
 use stockade_server::ServerState;
 use tokio::net::TcpListener;
 
@@ -33,7 +31,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {address} (--listen or STOCKADE_LISTEN)"))?;
     let mut registry = Registry::default();
     let backend = tokio::select! {
-        backend = start_backend(settings.kubernetes, &mut registry) => backend?,
+        backend = KubernetesBackend::start(settings.kubernetes, &mut registry) => backend?,
         signal = signals.next() => {
             tracing::info!(signal, "ending before the backend has started");
             return Ok(());
@@ -70,13 +68,4 @@ fn announce(settings: &Settings) {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-}
-
-// THE SEAM: stockade_kubernetes::KubernetesBackend::start(settings, registry) goes here.
-#[allow(clippy::unused_async)] // the real one awaits the kubeconfig
-async fn start_backend(
-    _settings: KubernetesSettings,
-    _registry: &mut Registry,
-) -> anyhow::Result<Arc<dyn Backend>> {
-    bail!("the kubernetes backend is not wired up in this build")
 }

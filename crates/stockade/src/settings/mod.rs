@@ -130,6 +130,7 @@ fn read_kubernetes(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> (Kube
         api_server: reader.parse("K8S_API_SERVER", values::server_url),
         storage: storage.layout,
         lark,
+        hardening: reader.parse("SANDBOX_HARDENING", values::boolean).unwrap_or(false),
         delete_grace: Duration::from_secs(grace.unwrap_or(DELETE_GRACE)),
     };
     if settings.api_server.is_some() {
