@@ -7,6 +7,7 @@
 
 mod objects;
 mod script;
+mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use tower_test::mock::SendResponse;
 use objects::Objects;
 pub use script::{Call, Fault};
 use script::{Script, Verb};
+pub use settings::settings;
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 
