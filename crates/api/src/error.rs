@@ -50,7 +50,6 @@ pub struct FieldError {
     /// The same for people.
     pub msg: String,
     /// What was given, shortened where it is long.
-    #[schema(value_type = Object)]
     pub input: Value,
     /// The limits that were broken, where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +96,16 @@ pub struct MountContractChanged {
     /// Always `mount_contract_changed`.
     #[schema(example = "mount_contract_changed")]
     pub code: String,
+}
+
+/// A 409 of a create: either form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum ConflictBody {
+    /// Another mount contract is required.
+    MountContract(MountContractChanged),
+    /// Another sandbox has the id.
+    Sandbox(ErrorBody),
 }
 
 /// The two versions.

@@ -22,7 +22,7 @@ pub mod sandbox;
 pub use capabilities::Capabilities;
 pub use create::{CheckedCreate, CreateSandbox};
 pub use delete::Deleted;
-pub use error::{ErrorBody, FieldError, InvalidRequest, MountContractChanged};
+pub use error::{ConflictBody, ErrorBody, FieldError, InvalidRequest, MountContractChanged};
 pub use events::{Event, EventList};
 pub use health::{Health, Readiness};
 pub use reconciliation::Reconciliation;

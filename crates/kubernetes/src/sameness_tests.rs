@@ -1,37 +1,10 @@
-use std::path::PathBuf;
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::ProjectedVolumeSource;
-use stockade_core::layout::{Skills, StorageLayout, UserData};
 use stockade_core::mount::RequestedMount;
 use stockade_core::path::HostPath;
 use stockade_core::{SandboxId, ThreadId, UserId};
 
 use super::*;
-use crate::settings::{KubernetesSettings, LarkImages, ServiceType};
-
-fn mk_settings() -> KubernetesSettings {
-    let base = HostPath::new("/srv/df").unwrap();
-    KubernetesSettings {
-        namespace: "deer-flow".into(),
-        image: "sandbox:dev".into(),
-        container_port: 8080,
-        service_type: ServiceType::NodePort,
-        node_host: "node".into(),
-        kubeconfig: PathBuf::new(),
-        api_server: None,
-        storage: StorageLayout {
-            base: base.clone(),
-            extra_mount_base: Some(base),
-            skills: Skills::Views,
-            user_data: UserData::Base,
-            contract: ContractVersion::V2,
-        },
-        lark: LarkImages::default(),
-        hardening: false,
-        delete_grace: Duration::from_secs(5),
-    }
-}
+use crate::testing::settings;
 
 fn mk_spec() -> SandboxSpec {
     let mount = |name: &str, target: &str| RequestedMount {
@@ -45,7 +18,7 @@ fn mk_spec() -> SandboxSpec {
 }
 
 fn mk_pod(spec: &SandboxSpec) -> Pod {
-    let settings = mk_settings();
+    let settings = settings(V2, &HostPath::new("/srv/df").unwrap());
     let mounts = settings.storage.resolve(spec, settings.lark.support()).unwrap();
     let mut pod = crate::manifest::pod(&settings, spec, &mounts);
     pod.metadata.uid = Some("u1".into());

@@ -1,8 +1,12 @@
 //! Feeding the index: list once, then watch.
 //!
-//! Each watch is asked for only a few seconds and then for the next few. That is how freshness is proven
-//! without a read: an API server sends a bookmark two seconds before a watch ends, and a watch that brings
-//! neither event, bookmark nor end is a connection that is dead without knowing it.
+//! # How freshness is proven
+//! Each watch is asked for only a few seconds and then for the next few. While it runs, one object is listed,
+//! consistently: that makes the API server catch up with its store and says which revision that is. When we are
+//! there already, that is the proof. When not, the bookmark that an API server sends two seconds before a watch
+//! ends is. (It sends one only when there is something to say; without the list, a quiet namespace gets none.
+//! Seen on 1.34.) A watch that brings no proof is followed by a complete list, and one that brings neither
+//! event nor end is a connection that is dead without knowing it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,7 +18,7 @@ use kube::api::{WatchEvent, WatchParams};
 use kube::core::Request;
 use kube::{Resource, ResourceExt};
 use thiserror::Error;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
@@ -26,8 +30,8 @@ use crate::manifest::SELECTOR;
 use crate::metrics::Metrics;
 use crate::record::Revision;
 
-/// How long one watch lasts. An API server sends the bookmark two seconds before the end, give or take the
-/// second at which it looks, so that proofs are at most about seven seconds apart.
+/// How long one watch lasts. The bookmark comes two seconds before the end, give or take the second at which
+/// the API server looks, so that proofs are at most about seven seconds apart.
 const WATCH_SECONDS: u32 = 5;
 /// Silence beyond the end of the watch: the connection is dead.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 2);
@@ -85,15 +89,17 @@ async fn session<R: Slot>(feed: &Feed, backoff: &mut Backoff) -> Result<Infallib
             }
             Err(error) => return Err(error),
         };
-        if !end.brought_something {
+        if !end.proven {
             if started.elapsed() < TOO_SHORT {
                 return Err(WatchError::TooShort);
             }
-            revision = probe::<R>(feed, end.revision).await?;
+            revision = relist::<R>(feed).await?;
             continue;
         }
         backoff.reset();
         revision = end.revision;
+        // An API server, or a proxy before it, that ends watches at once is not asked in a busy loop.
+        tokio::time::sleep(TOO_SHORT.saturating_sub(started.elapsed())).await;
     }
 }
 
@@ -109,21 +115,11 @@ async fn relist<R: Slot>(feed: &Feed) -> Result<String, WatchError> {
     Ok(revision)
 }
 
-/// A watch that said nothing at all: an API server without bookmarks, perhaps. Ask for the current revision;
-/// if it is not the one we are at, what we hold cannot be proven and is read anew.
-async fn probe<R: Slot>(feed: &Feed, revision: String) -> Result<String, WatchError> {
-    let started = Instant::now();
-    let current = feed.cluster.current_revision::<R>().await?;
-    if Revision::parse(&current) <= Revision::parse(&revision) {
-        feed.index.prove(R::KIND, Revision::parse(&revision), started);
-        return Ok(revision);
-    }
-    relist::<R>(feed).await
-}
-
 struct End {
+    /// How far the watch came.
     revision: String,
-    brought_something: bool,
+    /// Whether it was proven on the way that nothing is missing.
+    proven: bool,
 }
 
 async fn watch_once<R: Slot>(feed: &Feed, mut revision: String) -> Result<End, WatchError> {
@@ -133,18 +129,34 @@ async fn watch_once<R: Slot>(feed: &Feed, mut revision: String) -> Result<End, W
     let request = request.map_err(CallError::from)?;
     let opened = timeout(CALL_LIMIT, feed.cluster.client().request_events::<R::Object>(request)).await;
     let events = opened.map_err(|_| CallError::TimedOut(CALL_LIMIT))?.map_err(CallError::from)?;
-    pin_mut!(events);
-    let mut brought_something = false;
+    let opened_at = Instant::now();
+    let current = feed.cluster.current_revision::<R>();
+    pin_mut!(events, current);
+    let (mut proven, mut asking) = (false, true);
+    let mut silent_at = opened_at + SILENCE;
     loop {
-        let next = timeout(SILENCE, events.try_next()).await.map_err(|_| WatchError::Silent(SILENCE))?;
-        let Some(event) = next.map_err(CallError::from)? else {
-            return Ok(End { revision, brought_something });
-        };
-        let now = Instant::now();
-        if let Some(reached) = apply::<R>(&feed.index, event)? {
-            feed.index.prove(R::KIND, Revision::parse(&reached), now);
-            revision = reached;
-            brought_something = true;
+        tokio::select! {
+            next = timeout_at(silent_at, events.try_next()) => {
+                let next = next.map_err(|_| WatchError::Silent(SILENCE))?;
+                let Some(event) = next.map_err(CallError::from)? else {
+                    return Ok(End { revision, proven });
+                };
+                let now = Instant::now();
+                silent_at = now + SILENCE;
+                if let Some(reached) = apply::<R>(&feed.index, event)? {
+                    feed.index.prove(R::KIND, Revision::parse(&reached), now);
+                    revision = reached;
+                    proven = true;
+                }
+            }
+            current = &mut current, if asking => {
+                asking = false;
+                // A failure here is the watch's to report, if it is more than a passing one.
+                if current.is_ok_and(|current| Revision::parse(&current) <= Revision::parse(&revision)) {
+                    feed.index.prove(R::KIND, Revision::parse(&revision), opened_at);
+                    proven = true;
+                }
+            }
         }
     }
 }

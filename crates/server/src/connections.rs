@@ -42,7 +42,7 @@ pub struct Drained {
 
 /// Told to whoever comes when there are too many connections.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-    retry-after: 1\r\nconnection: close\r\ncontent-length: 63\r\n\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 64\r\n\r\n\
     {\"detail\":\"too many connections; try again\",\"code\":\"overloaded\"}";
 
 /// Serves until `shutdown` is done, then lets requests under way finish for at most `drain`.
@@ -138,3 +138,7 @@ async fn serve_connection(
         tracing::debug!(%error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+#[path = "connections_tests.rs"]
+mod tests;

@@ -148,22 +148,5 @@ fn is_probe(route: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(given: &str, is_kept: bool) {
-        let mut headers = HeaderMap::new();
-        headers.insert(REQUEST_ID, HeaderValue::from_bytes(given.as_bytes()).unwrap());
-        assert_eq!(request_id(&headers) == given, is_kept, "{given:?}");
-    }
-
-    #[test]
-    fn a_good_request_id_is_kept_and_another_replaced() {
-        check("a-B_9", true);
-        check(&"x".repeat(64), true);
-        check(&"x".repeat(65), false);
-        check("", false);
-        check("a b", false);
-        check("é", false);
-    }
-}
+#[path = "telemetry_tests.rs"]
+mod tests;

@@ -6,14 +6,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use axum::Router;
 use bytes::Bytes;
 use futures::stream;
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use secrecy::SecretString;
 use stockade_core::backend::{BackendHealth, Capabilities, Conflict, LogOptions, LogStream};
 use stockade_core::layout::LarkSupport;
 use stockade_core::sandbox::{FoundSandbox, Reconciliation, SandboxEvent};
 use stockade_core::{Backend, BackendError, ContractVersion, Sandbox, SandboxId, SandboxSpec, Status};
 use tokio::sync::Semaphore;
+
+use crate::{Access, AllowedHosts, ServerSettings, ServerState, router};
+
+/// The key of servers made by [`mk_router`].
+pub(crate) const KEY: &str = "test-key";
+
+/// A server in front of this backend, which wants [`KEY`].
+pub(crate) fn mk_router(backend: &Arc<MemoryBackend>) -> Router {
+    mk_router_with(backend, Access::key(&SecretString::from(KEY)))
+}
+
+/// The same for whoever may call.
+pub(crate) fn mk_router_with(backend: &Arc<MemoryBackend>, access: Access) -> Router {
+    let settings = ServerSettings { access, allowed_hosts: AllowedHosts::default(), metrics_need_key: false };
+    let backend = Arc::clone(backend) as Arc<dyn Backend>;
+    router(ServerState::new(backend, settings, Registry::default()))
+}
 
 /// Makes the error of every call from now on.
 type Failure = Box<dyn Fn() -> BackendError + Send>;

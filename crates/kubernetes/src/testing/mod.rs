@@ -1,12 +1,13 @@
 //! A scripted API server for tests: small, in this process, with faults on demand.
 //!
 //! It keeps objects, gives revisions, UIDs and node ports, honours UID preconditions, sends watch events and
-//! the bookmark before a watch ends, and does what a test tells it to do wrong. It has no scheduler and no
+//! (when there is something to say) the bookmark before a watch ends, and does what a test tells it to do wrong. It has no scheduler and no
 //! kubelet: a test plays their part. What it does is what was seen of a real API server; the end-to-end tests
 //! run the same paths against one.
 
 mod objects;
 mod script;
+mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use tower_test::mock::SendResponse;
 use objects::Objects;
 pub use script::{Call, Fault};
 use script::{Script, Verb};
+pub use settings::settings;
 
 type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 
@@ -190,20 +192,22 @@ impl ScriptedApi {
         }
         let api = self.clone();
         let resource = call.resource.clone();
+        let reached = state.objects.revision();
         let ends = tokio::time::Instant::now() + Duration::from_secs(call.timeout_seconds());
-        let lines = stream::unfold((received, false), move |(mut received, at_end)| {
+        let lines = stream::unfold(Some((received, reached)), move |state| {
             let (api, resource) = (api.clone(), resource.clone());
             async move {
-                if at_end {
-                    return None;
-                }
+                let (mut received, reached) = state?;
                 let event = tokio::time::timeout_at(ends, received.recv()).await;
                 if api.state.lock().watches_are_dead {
                     std::future::pending::<()>().await;
                 }
                 match event {
-                    Ok(Some(event)) => Some((event, (received, false))),
-                    _ => Some((api.bookmark(&resource), (received, true))),
+                    Ok(Some(event)) => {
+                        let reached = reached.max(objects::revision_of(&event["object"]));
+                        Some((event, Some((received, reached))))
+                    }
+                    _ => api.bookmark(&resource, reached).map(|bookmark| (bookmark, None)),
                 }
             }
         });
@@ -211,12 +215,20 @@ impl ScriptedApi {
         Response::new(BodyExt::boxed(StreamBody::new(Box::pin(frames) as SyncStream)))
     }
 
-    fn bookmark(&self, resource: &str) -> Value {
+    /// As a real one: nothing when the watcher is there already.
+    fn bookmark(&self, resource: &str, reached: u64) -> Option<Value> {
         let revision = self.state.lock().objects.revision();
         let kind = objects::kind(resource);
-        json!({ "type": "BOOKMARK", "object": {
-            "apiVersion": "v1", "kind": kind, "metadata": { "resourceVersion": revision.to_string() },
-        }})
+        (revision > reached).then(|| {
+            json!({ "type": "BOOKMARK", "object": {
+                "apiVersion": "v1", "kind": kind, "metadata": { "resourceVersion": revision.to_string() },
+            }})
+        })
+    }
+
+    /// Others write to the same store: the revision grows, and none of our objects changes.
+    pub fn turn_the_world(&self) {
+        self.state.lock().objects.turn_the_world();
     }
 }
 

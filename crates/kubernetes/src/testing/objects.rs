@@ -32,6 +32,10 @@ impl Objects {
         self.revision
     }
 
+    pub(super) fn turn_the_world(&mut self) {
+        self.revision += 1;
+    }
+
     pub(super) fn get(&self, resource: &str, name: &str) -> Option<Value> {
         self.all.get(&(resource.to_owned(), name.to_owned())).cloned()
     }
@@ -43,8 +47,8 @@ impl Objects {
     /// Objects changed after this revision.
     pub(super) fn since(&self, resource: &str, revision: u64) -> Vec<Value> {
         let mut changed = self.all(resource);
-        changed.retain(|object| number(object) > revision);
-        changed.sort_by_key(number);
+        changed.retain(|object| revision_of(object) > revision);
+        changed.sort_by_key(revision_of);
         changed
     }
 
@@ -106,6 +110,6 @@ impl Objects {
     }
 }
 
-fn number(object: &Value) -> u64 {
+pub(super) fn revision_of(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }

@@ -109,7 +109,9 @@ impl Call {
         self.query.iter().find(|(name, _)| name == key).and_then(|(_, value)| value.parse().ok())
     }
 
-    pub(super) fn limit(&self) -> Option<u64> {
+    /// How many objects a list may hold.
+    #[must_use]
+    pub fn limit(&self) -> Option<u64> {
         self.number("limit")
     }
 

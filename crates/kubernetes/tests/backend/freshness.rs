@@ -5,17 +5,29 @@ use std::time::Duration;
 use stockade_core::{Backend, Status};
 use stockade_kubernetes::testing::Fault;
 
-use super::support::{id, pass, until, world};
+use super::support::{World, id, pass, until, world};
 
-#[tokio::test(start_paused = true)]
-async fn a_quiet_cluster_stays_proven_without_a_read() {
-    let world = world().await;
+async fn stays_proven_for_a_minute(world: &World, each_second: impl Fn()) {
     for _ in 0..60 {
+        each_second();
         pass(1).await;
         let age = world.backend.health().proven_age.unwrap();
         assert!(age < Duration::from_secs(10), "{age:?}");
     }
-    assert!(world.summaries().is_empty(), "{:?}", world.summaries());
+    // One object each time, never the whole list.
+    assert!(world.api.calls().iter().all(|call| call.limit() == Some(1)), "{:?}", world.api.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_where_nothing_happens_stays_proven_without_a_list() {
+    let world = world().await;
+    stays_proven_for_a_minute(&world, || ()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_where_nothing_happens_in_a_busy_cluster_stays_proven_without_a_list() {
+    let world = world().await;
+    stays_proven_for_a_minute(&world, || world.api.turn_the_world()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,42 +1,16 @@
 //! What these tests share.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use stockade_core::layout::{Skills, StorageLayout, UserData};
 use stockade_core::path::HostPath;
 use stockade_core::{Backend, BackendError, ContractVersion, Sandbox, SandboxId, SandboxSpec};
 use stockade_kubernetes::KubernetesBackend;
-use stockade_kubernetes::settings::{KubernetesSettings, LarkImages, ServiceType};
-use stockade_kubernetes::testing::ScriptedApi;
+use stockade_kubernetes::testing::{ScriptedApi, settings};
 
 pub const NAMESPACE: &str = "deer-flow";
-
-pub fn settings() -> KubernetesSettings {
-    let base = HostPath::new("/srv/df").unwrap();
-    KubernetesSettings {
-        namespace: NAMESPACE.into(),
-        image: "sandbox:dev".into(),
-        container_port: 8080,
-        service_type: ServiceType::NodePort,
-        node_host: "node".into(),
-        kubeconfig: PathBuf::new(),
-        api_server: None,
-        storage: StorageLayout {
-            base: base.clone(),
-            extra_mount_base: Some(base),
-            skills: Skills::Views,
-            user_data: UserData::Base,
-            contract: ContractVersion::V2,
-        },
-        lark: LarkImages::default(),
-        hardening: false,
-        delete_grace: Duration::from_secs(5),
-    }
-}
 
 pub struct World {
     pub api: ScriptedApi,
@@ -55,7 +29,8 @@ pub async fn world() -> World {
 pub fn world_unproven() -> World {
     let (client, api) = ScriptedApi::start(NAMESPACE);
     let server = "https://127.0.0.1:6443".to_owned();
-    let backend = KubernetesBackend::with_client(settings(), client, server, &mut Registry::default());
+    let settings = settings(ContractVersion::V2, &HostPath::new("/srv/df").unwrap());
+    let backend = KubernetesBackend::with_client(settings, client, server, &mut Registry::default());
     World { api, backend }
 }
 

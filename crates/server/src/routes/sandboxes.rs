@@ -7,7 +7,9 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use stockade_api::sandbox::{ListOf, Sandbox, View};
-use stockade_api::{CheckedCreate, CreateSandbox, Deleted, ErrorBody, InvalidRequest, MountContractChanged};
+use stockade_api::{
+    CheckedCreate, ConflictBody, CreateSandbox, Deleted, ErrorBody, InvalidRequest, MountContractChanged,
+};
 use stockade_api::{create, query};
 use stockade_core::{Backend, BackendError, ContractVersion, SandboxId};
 use tokio::time::{self, Instant};
@@ -39,7 +41,7 @@ const BYTES_IN_LIST: usize = 384;
         (status = 400, description = "A mount that is not allowed", body = ErrorBody),
         (status = 401, description = "No key, or another one", body = String, content_type = "text/plain"),
         (status = 409, description = "Another sandbox has the id, or another mount contract is required",
-         body = MountContractChanged),
+         body = ConflictBody),
         (status = 413, description = "More than 1 MiB", body = ErrorBody),
         (status = 415, description = "Not JSON", body = ErrorBody),
         (status = 422, description = "Fields that are wrong", body = InvalidRequest),

@@ -6,19 +6,14 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
-use prometheus_client::registry::Registry;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use stockade_core::{Backend, BackendError, ContractVersion};
+use stockade_core::{BackendError, ContractVersion};
 use tower::ServiceExt;
 
 use super::*;
 use crate::auth::Access;
-use crate::origin::AllowedHosts;
-use crate::state::ServerSettings;
-use crate::test_backend::MemoryBackend;
-
-const KEY: &str = "test-key";
+use crate::test_backend::{KEY, MemoryBackend, mk_router_with};
 
 /// A server in front of a backend, called without a socket.
 struct Server {
@@ -49,9 +44,7 @@ fn mk_server() -> Server {
 }
 
 fn mk_server_with(backend: Arc<MemoryBackend>, access: Access) -> Server {
-    let settings = ServerSettings { access, allowed_hosts: AllowedHosts::default(), metrics_need_key: false };
-    let state = ServerState::new(Arc::clone(&backend) as Arc<dyn Backend>, settings, Registry::default());
-    Server { backend, router: router(state) }
+    Server { router: mk_router_with(&backend, access), backend }
 }
 
 fn mk_request(method: &str, path: &str) -> http::request::Builder {
@@ -403,6 +396,21 @@ async fn a_create_that_takes_too_long_is_answered_and_still_ends() {
     let started = tokio::time::Instant::now();
     let answer = server.create(r#"{"sandbox_id":"s1"}"#).await;
     assert_eq!((started.elapsed().as_secs(), answer.status), (28, 504));
+    server.backend.creates.add_permits(1);
+    server.backend.creates.acquire().await.unwrap().forget();
+    assert_eq!(server.call("GET", "/api/sandboxes/s1").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_leaves_no_half_sandbox() {
+    let server = mk_server();
+    server.backend.creates.forget_permits(usize::MAX);
+    tokio::select! {
+        biased;
+        answer = server.create(r#"{"sandbox_id":"s1"}"#) => panic!("there was an answer: {answer:?}"),
+        begun = server.backend.begun.acquire() => begun.unwrap().forget(),
+    }
+    // The caller is gone. The next one has its turn when the backend is done with the first.
     server.backend.creates.add_permits(1);
     server.backend.creates.acquire().await.unwrap().forget();
     assert_eq!(server.call("GET", "/api/sandboxes/s1").await.status, 200);
