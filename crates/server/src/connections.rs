@@ -15,6 +15,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time;
 
+use crate::stall::Stall;
+
 /// Bounds on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
@@ -24,12 +26,19 @@ pub struct ConnectionLimits {
     pub head: Duration,
     /// The most bytes of one head.
     pub head_bytes: usize,
+    /// How long a caller may take nothing of its answer.
+    pub stall: Duration,
 }
 
 impl Default for ConnectionLimits {
-    /// 2,048 connections of some ten kilobytes each; heads of 16 KiB within 15 s.
+    /// 2,048 connections of some ten kilobytes each; heads of 16 KiB within 15 s; 30 s without progress.
     fn default() -> Self {
-        Self { max: 2048, head: Duration::from_secs(15), head_bytes: 16 * 1024 }
+        Self {
+            max: 2048,
+            head: Duration::from_secs(15),
+            head_bytes: 16 * 1024,
+            stall: Duration::from_secs(30),
+        }
     }
 }
 
@@ -125,7 +134,7 @@ async fn serve_connection(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(limits.head_bytes)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(Stall::new(stream, limits.stall)), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -204,3 +204,27 @@ async fn what_does_not_end_is_cut_off() {
     assert_eq!(server.stop().await, Drained { cut_off: 2 });
     assert!(!create.await.unwrap());
 }
+
+#[tokio::test]
+async fn a_list_of_ten_thousand_arrives_whole() {
+    let server = Server::start(ConnectionLimits::default(), LONG).await;
+    server.backend.fill(10_000);
+    let list = server.client().list().await.unwrap();
+    assert_eq!((list.count, list.sandboxes.len()), (10_000, 10_000));
+    assert!(list.sandboxes.is_sorted_by(|a, b| a.sandbox_id < b.sandbox_id));
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_is_hung_up_on() {
+    let limits = ConnectionLimits { stall: Duration::from_millis(50), ..ConnectionLimits::default() };
+    let server = Server::start(limits, LONG).await;
+    server.backend.fill(10_000);
+    let mut stream = server.connect().await;
+    let requests = format!("{}\r\n", mk_get("/api/sandboxes")).repeat(8);
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    stream.peek(&mut [0]).await.unwrap();
+    // Nothing is read; the end comes all the same, as nothing else ends an unread connection.
+    let Server { shutdown, serving, .. } = server;
+    shutdown.send(()).unwrap();
+    assert_eq!(serving.await.unwrap(), Drained { cut_off: 0 });
+}

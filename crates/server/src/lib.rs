@@ -18,6 +18,7 @@ mod panics;
 mod path;
 mod query;
 mod routes;
+mod stall;
 mod state;
 mod telemetry;
 #[cfg(test)]

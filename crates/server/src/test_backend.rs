@@ -64,6 +64,13 @@ impl MemoryBackend {
         })
     }
 
+    /// Puts this many sandboxes in.
+    pub(crate) fn fill(&self, count: usize) {
+        let ids = (0..count).map(|number| SandboxId::new(&format!("s{number:05}")).unwrap());
+        let sandboxes = ids.map(|id| (id.clone(), Arc::new(self.mk_sandbox(&SandboxSpec::new(id)))));
+        self.sandboxes.lock().extend(sandboxes);
+    }
+
     /// Fails every call from now on.
     pub(crate) fn fail(&self, failure: impl Fn() -> BackendError + Send + 'static) {
         *self.failure.lock() = Some(Box::new(failure));
