@@ -107,9 +107,12 @@ pub(crate) async fn connect(settings: &KubernetesSettings, wait: Duration) -> Re
         let invalid = || StartError::ApiServer { value: server.clone() };
         config.cluster_url = server.parse().map_err(|_| invalid())?;
         config.accept_invalid_certs = true;
-        config.root_cert = None;
         config.root_cert_file = None;
         config.tls_server_name = None;
+    }
+    if config.accept_invalid_certs {
+        // Nothing is checked against it, but without a list the system's is loaded, and a small image has none.
+        config.root_cert = Some(Vec::new());
     }
     config.connect_timeout = Some(CONNECT_LIMIT);
     // Each call has a deadline and a retry policy of ours; a second one below would break both.

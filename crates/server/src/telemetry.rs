@@ -134,6 +134,7 @@ impl Drop for Line {
             };
         }
         match status {
+            Some(StatusCode::NOT_IMPLEMENTED) => write_line!(info), // the caller's doing, not ours
             Some(status) if status.is_server_error() && cause.is_some() => write_line!(error),
             Some(status) if status.is_server_error() => write_line!(warn),
             _ if is_probe(route) => write_line!(debug),

@@ -16,7 +16,8 @@ pub(crate) enum LogFormat {
     Text,
 }
 
-const DEFAULT_FILTER: &str = "info";
+/// Without the client library's own lines: what it tells of failures, our lines tell with their context.
+const DEFAULT_FILTER: &str = "info,kube_client=off";
 
 /// Starts logging. The filter is the argument, else `RUST_LOG`, else [`DEFAULT_FILTER`].
 pub(crate) fn start(format: Option<LogFormat>, filter: Option<&str>) -> anyhow::Result<()> {
