@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ObjectMeta;
@@ -18,6 +18,14 @@ pub async fn client(kubeconfig: &Path) -> Client {
     let config =
         Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("a kubeconfig");
     Client::try_from(config).expect("a client")
+}
+
+/// The internal address of one of the nodes: where NodePorts answer.
+pub async fn node_address(client: &Client) -> String {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let nodes = nodes.list(&ListParams::default()).await.expect("the API server's answer").items;
+    let mut addresses = nodes.into_iter().filter_map(|node| node.status?.addresses).flatten();
+    addresses.find(|address| address.type_ == "InternalIP").expect("a node with an address").address
 }
 
 /// One namespace, seen by the administrator.

@@ -41,7 +41,7 @@ impl Answer {
 /// When there is no answer; the text says why.
 pub async fn send(request: http::Request<Vec<u8>>) -> Result<Answer, String> {
     let url = request.uri().to_string();
-    let request = request.map(|body| Full::<Bytes>::from(body));
+    let request = request.map(Full::<Bytes>::from);
     let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
     let exchange = async {
         let answer = client.request(request).await.map_err(|error| with_sources(&error))?;

@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use k8s_openapi::api::rbac::v1::{
-    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
-};
-use kube::api::{Api, DeleteParams, PostParams};
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use kube::api::{Api, PostParams};
 use kube::core::ObjectMeta;
 
 use crate::cluster::View;
@@ -41,39 +39,6 @@ pub async fn kubeconfig_with(view: &View, admin: &Path, rules: Vec<PolicyRule>, 
     let token = accounts.create_token_request(ACCOUNT, &params, &request).await.expect("a token");
     let token = token.status.expect("a token").token;
     write_kubeconfig(admin, &token, directory)
-}
-
-/// Rights on things outside of namespaces, for as long as this lives. They have to be taken back by
-/// [`ClusterRights::revoke`]: no namespace takes them with it.
-pub struct ClusterRights {
-    view: View,
-    name: String,
-}
-
-impl ClusterRights {
-    /// Gives the namespace's service account these rights.
-    pub async fn grant(view: &View, rules: Vec<PolicyRule>) -> Self {
-        let name = format!("stockade-{}", view.namespace);
-        let params = PostParams::default();
-        let role = ClusterRole { metadata: named(&name), rules: Some(rules), ..ClusterRole::default() };
-        Api::all(view.client.clone()).create(&params, &role).await.expect("a cluster role");
-        let binding = ClusterRoleBinding {
-            metadata: named(&name),
-            role_ref: role_ref("ClusterRole", &name),
-            subjects: Some(vec![subject(&view.namespace)]),
-        };
-        Api::all(view.client.clone()).create(&params, &binding).await.expect("a cluster role binding");
-        Self { view: view.clone(), name }
-    }
-
-    /// Takes them back.
-    pub async fn revoke(self) {
-        let params = DeleteParams::default();
-        let roles: Api<ClusterRole> = Api::all(self.view.client.clone());
-        let bindings: Api<ClusterRoleBinding> = Api::all(self.view.client);
-        bindings.delete(&self.name, &params).await.expect("the binding is removed");
-        roles.delete(&self.name, &params).await.expect("the role is removed");
-    }
 }
 
 /// A rule, briefly: resources of one API group, and verbs.

@@ -9,8 +9,8 @@ pub struct Run {
     pub binary: PathBuf,
     /// `KUBECONFIG`: an administrator's.
     pub kubeconfig: PathBuf,
-    /// `STOCKADE_E2E_NODE_HOST`: where NodePorts answer [default: 127.0.0.1].
-    pub node_host: String,
+    /// `STOCKADE_E2E_NODE_HOST`: where NodePorts answer [default: a node's internal address].
+    pub node_host: Option<String>,
     /// `STOCKADE_E2E_IMAGE`: the test sandbox, present on every node.
     pub image: String,
     /// `STOCKADE_E2E_HOST_DIR`: a directory that this machine and the node see at the same path
@@ -38,7 +38,7 @@ impl Run {
         Self {
             binary: PathBuf::from(needed("STOCKADE_BIN")),
             kubeconfig: PathBuf::from(needed("KUBECONFIG")),
-            node_host: variable("STOCKADE_E2E_NODE_HOST").unwrap_or_else(|| "127.0.0.1".to_owned()),
+            node_host: variable("STOCKADE_E2E_NODE_HOST"),
             image: variable("STOCKADE_E2E_IMAGE").unwrap_or_else(|| "stockade.local/testbox:dev".to_owned()),
             host_dir: variable("STOCKADE_E2E_HOST_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
             logs: variable("STOCKADE_E2E_LOGS")

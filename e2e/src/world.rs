@@ -34,6 +34,7 @@ pub struct World {
     pub cluster: View,
     /// The test's directories on the node.
     pub dirs: HostDirs,
+    node_host: String,
     key: SecretString,
     logs: PathBuf,
     servers: Mutex<Vec<Server>>,
@@ -76,13 +77,15 @@ impl World {
         // The logs of an earlier run would be taken for this one's.
         let _ = std::fs::remove_dir_all(&logs);
         std::fs::create_dir_all(&logs).expect("a directory for logs");
-        let cluster = View {
-            client: cluster::client(&run.kubeconfig).await,
-            namespace: format!("e2e-{}", &random[..8]),
+        let client = cluster::client(&run.kubeconfig).await;
+        let node_host = match &run.node_host {
+            Some(host) => host.clone(),
+            None => cluster::node_address(&client).await,
         };
+        let cluster = View { client, namespace: format!("e2e-{}", &random[..8]) };
         let dirs = HostDirs::new(&run.host_dir);
         let key = SecretString::from(format!("e2e-key-{random}"));
-        Self { run, cluster, dirs, key, logs, servers: Mutex::default() }
+        Self { run, cluster, dirs, node_host, key, logs, servers: Mutex::default() }
     }
 
     /// The environment of DeerFlow's compose file, current generation.
@@ -91,7 +94,7 @@ impl World {
         [
             ("K8S_NAMESPACE", self.cluster.namespace.as_str()),
             ("SANDBOX_IMAGE", &self.run.image),
-            ("NODE_HOST", &self.run.node_host),
+            ("NODE_HOST", &self.node_host),
             ("KUBECONFIG_PATH", self.run.kubeconfig.to_str().expect("a plain path")),
             ("DEER_FLOW_HOST_BASE_DIR", self.dirs.base()),
             ("PROVISIONER_API_KEY", self.key.expose_secret()),

@@ -1,8 +1,14 @@
 //! Developer tasks of Stockade, callable from each other: `main.rs` only parses.
 
+pub mod cargo;
 pub mod cluster;
+pub mod dist;
+pub mod elf;
 pub mod image;
+pub mod openapi;
 pub mod paths;
 pub mod progress;
 pub mod run;
+pub mod test;
+pub mod tidy;
 pub mod wait;

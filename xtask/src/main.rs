@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{cluster, image, progress};
+use xtask::{cluster, dist, image, openapi, progress, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer tasks of Stockade")]
@@ -18,12 +18,21 @@ enum Command {
     Cluster(cluster::cli::Cluster),
     /// Write a test image as an OCI archive, without any registry
     Image(image::cli::Image),
+    /// Run all tests
+    Test(test::Test),
+    /// Write the description of the API to crates/server/openapi.json
+    Openapi,
+    /// Build the static programs that are delivered into target/dist
+    Dist,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Cluster(command) => cluster::cli::run(&command),
         Command::Image(command) => image::cli::run(&command),
+        Command::Test(command) => test::run(&command),
+        Command::Openapi => openapi::run(),
+        Command::Dist => dist::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

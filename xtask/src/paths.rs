@@ -40,16 +40,28 @@ pub fn kubernetes_cache() -> Result<PathBuf> {
     if let Some(directory) = non_empty("STOCKADE_KUBERNETES_CACHE") {
         return Ok(PathBuf::from(directory));
     }
+    Ok(cache("STOCKADE_KUBERNETES_CACHE")?.join("kubernetes"))
+}
+
+/// The cache of tools that are built from source: `stockade/tools` under `$XDG_CACHE_HOME` or `~/.cache`.
+///
+/// # Errors
+/// When neither `$XDG_CACHE_HOME` nor `$HOME` is set.
+pub fn tools_cache() -> Result<PathBuf> {
+    Ok(cache("XDG_CACHE_HOME")?.join("tools"))
+}
+
+fn cache(remedy: &str) -> Result<PathBuf> {
     let base = match non_empty("XDG_CACHE_HOME") {
         Some(directory) => PathBuf::from(directory),
         None => {
-            let home = non_empty("HOME").context(
-                "neither HOME nor XDG_CACHE_HOME is set; set STOCKADE_KUBERNETES_CACHE to a directory",
-            )?;
+            let home = non_empty("HOME").with_context(|| {
+                format!("neither HOME nor XDG_CACHE_HOME is set; set {remedy} to a directory")
+            })?;
             PathBuf::from(home).join(".cache")
         }
     };
-    Ok(base.join("stockade/kubernetes"))
+    Ok(base.join("stockade"))
 }
 
 fn non_empty(variable: &str) -> Option<std::ffi::OsString> {

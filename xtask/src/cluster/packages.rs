@@ -28,6 +28,14 @@ pub fn ensure_for_cluster(with_node: bool) -> Result<()> {
     ensure(needs.copied())
 }
 
+/// Installs the packages of programs that are missing: pairs of a program and its package.
+///
+/// # Errors
+/// As [`ensure_for_cluster`].
+pub fn ensure_programs(needs: &[(&'static str, &'static str)]) -> Result<()> {
+    ensure(needs.iter().copied())
+}
+
 /// The Go release from which on a module file may name its tools, as ours do.
 const GO: (u32, u32) = (1, 24);
 

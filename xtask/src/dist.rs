@@ -1,0 +1,88 @@
+//! `cargo xtask dist`: the static programs that are delivered, with their checksums.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::cargo::{self, Cargo};
+use crate::image::archive::sha256_hex;
+use crate::progress::{Step, answer};
+use crate::{cluster, elf, run};
+
+/// The architectures that programs are delivered for, and the package with the C compiler that ring
+/// needs where the machine's own does not do.
+const ARCHITECTURES: [(&str, Option<(&str, &str)>); 2] =
+    [("x86_64", None), ("aarch64", Some(("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")))];
+
+/// The names of the architectures.
+pub fn architectures() -> impl Iterator<Item = &'static str> {
+    ARCHITECTURES.iter().map(|(name, _)| *name)
+}
+
+/// The Rust target of an architecture.
+#[must_use]
+pub fn target(architecture: &str) -> String {
+    format!("{architecture}-unknown-linux-musl")
+}
+
+/// The command that builds the server for an architecture. Packages that it needs are installed first.
+///
+/// # Errors
+/// When a package is missing and cannot be installed.
+pub fn build_command(architecture: &str) -> Result<std::process::Command> {
+    let compiler = if architecture == std::env::consts::ARCH {
+        Some(("cc", "gcc"))
+    } else {
+        ARCHITECTURES.iter().find(|(name, _)| *name == architecture).and_then(|(_, compiler)| *compiler)
+    };
+    cluster::packages::ensure_programs(&compiler.into_iter().collect::<Vec<_>>())?;
+    let target = target(architecture);
+    Ok(Cargo::new("build")
+        .args(["--locked", "--release", "--package", "stockade", "--target", &target])
+        .into())
+}
+
+/// Makes sure that what was built is static, and says where it is.
+///
+/// # Errors
+/// When it is not, or cannot be read.
+pub fn check(architecture: &str) -> Result<PathBuf> {
+    let path = cargo::release(&target(architecture), "stockade");
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    elf::ensure_static(&bytes, architecture).with_context(|| format!("{} is not static", path.display()))?;
+    Ok(path)
+}
+
+/// Builds all of them into `target/dist`, with `SHA256SUMS` beside them.
+///
+/// # Errors
+/// When one does not build or is not static.
+pub fn run() -> Result<()> {
+    let directory = cargo::target_directory().join("dist");
+    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let mut sums = String::new();
+    for architecture in architectures() {
+        let step = Step::start(&format!("stockade for {architecture}"));
+        let mut command = build_command(architecture)?;
+        run::output(&mut command).with_context(|| {
+            format!(
+                "stockade does not build for {architecture}; `rustup target add {}` may help",
+                target(architecture)
+            )
+        })?;
+        let name = format!("stockade-linux-{architecture}");
+        let bytes = std::fs::read(check(architecture)?)?;
+        let delivered = directory.join(&name);
+        std::fs::write(&delivered, &bytes)
+            .with_context(|| format!("cannot write {}", delivered.display()))?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&delivered, mode)?;
+        sums.push_str(&format!("{}  {name}\n", sha256_hex(&bytes)));
+        step.done();
+        answer(&delivered.display().to_string());
+    }
+    let path = directory.join("SHA256SUMS");
+    std::fs::write(&path, sums).with_context(|| format!("cannot write {}", path.display()))?;
+    answer(&path.display().to_string());
+    Ok(())
+}
