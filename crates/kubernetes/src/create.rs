@@ -96,6 +96,9 @@ async fn make_pod(
     let doing = format!("creating the Pod of sandbox '{id}'");
     let mut expect_present = inner.index.records(id).0.is_some();
     for _ in 0..ATTEMPTS {
+        if Instant::now() >= deadline {
+            return Err(BackendError::TimedOut { operation: "creating the Pod", limit: CREATE_LIMIT });
+        }
         // A write that would be refused is spared when the index knows the Pod; the truth decides anyway.
         let live = if expect_present {
             inner.cluster.get_pod(id).await.map_err(|error| inner.failed(error, &doing))?
