@@ -1,0 +1,7 @@
+//! `/v1/bash`: one process per command, over pipes, with environment and offsets.
+
+mod command;
+mod registry;
+pub(crate) mod routes;
+
+pub(crate) use registry::Bashes;
