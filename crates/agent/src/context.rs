@@ -2,19 +2,24 @@
 //!
 //! It is answered without starting anything and without a lock that a busy call could hold.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use http::StatusCode;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::reply;
 use crate::options::Options;
+use crate::pool::Pool;
 
 /// Programs worth telling of when they are there: category, name, description.
 const TOOLS: &[(&str, &str, &str)] = &[
@@ -39,7 +44,19 @@ pub(crate) struct Context {
     system: System,
     runtime: Value,
     tools: Value,
+    ports: Arc<Mutex<Ports>>,
 }
+
+/// The ports last seen, because looking takes the kernel milliseconds on a busy machine.
+struct Ports {
+    seen: Vec<u16>,
+    looked: Option<Instant>,
+}
+
+/// How old the list of ports may be before it is looked at again, for the next answer.
+const PORTS_AGE: Duration = Duration::from_secs(1);
+/// Read at once: every read of the table makes the kernel walk it from the start.
+const PORT_TABLE: usize = 64 * 1024;
 
 #[derive(Clone)]
 struct System {
@@ -70,7 +87,7 @@ pub(crate) fn router() -> Router<App> {
 }
 
 pub(crate) async fn sandbox(State(app): State<App>) -> Response {
-    reply::json(StatusCode::OK, &app.context().answer())
+    reply::json(StatusCode::OK, &app.context().answer(app.pool()))
 }
 
 impl Context {
@@ -81,10 +98,25 @@ impl Context {
             system: System::read(),
             runtime: json!({ "python": runtimes("python3"), "nodejs": runtimes("node") }),
             tools: tools(),
+            ports: Arc::new(Mutex::new(Ports { seen: vec![options.listen.port()], looked: None })),
         }
     }
 
-    fn answer(&self) -> Answer {
+    /// Ports on which something listens, as last seen; a look for the next answer is left to the pool.
+    fn occupied_ports(&self, pool: &Pool) -> Vec<String> {
+        let mut ports = self.ports.lock();
+        if ports.looked.is_none_or(|looked| looked.elapsed() > PORTS_AGE) {
+            ports.looked = Some(Instant::now());
+            let shared = Arc::clone(&self.ports);
+            pool.leave(move || {
+                let seen = listening_ports();
+                shared.lock().seen = seen;
+            });
+        }
+        ports.seen.iter().map(u16::to_string).collect()
+    }
+
+    fn answer(&self, pool: &Pool) -> Answer {
         let System { os, release, arch, user, timezone } = self.system.clone();
         let summary = format!(
             "{os} {release} {arch}; user {user}; home {}; stockade agent {}",
@@ -102,7 +134,7 @@ impl Context {
             detail: json!({
                 "system": {
                     "os": os, "os_version": release, "arch": arch, "user": user, "home_dir": self.home,
-                    "workspace": self.workspace, "timezone": timezone, "occupied_ports": occupied_ports(),
+                    "workspace": self.workspace, "timezone": timezone, "occupied_ports": self.occupied_ports(pool),
                 },
                 "runtime": self.runtime,
                 "utils": self.tools,
@@ -184,16 +216,21 @@ fn tools() -> Value {
     categories.into_iter().map(|(category, tools)| json!({ "category": category, "tools": tools })).collect()
 }
 
-/// Ports on which something in the sandbox listens.
-fn occupied_ports() -> Vec<String> {
+fn listening_ports() -> Vec<u16> {
     let mut ports: Vec<u16> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
-        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .filter_map(|file| read_table(file).ok())
         .flat_map(|table| table.lines().skip(1).filter_map(listening_port).collect::<Vec<_>>())
         .collect();
     ports.sort_unstable();
     ports.dedup();
-    ports.iter().map(u16::to_string).collect()
+    ports
+}
+
+fn read_table(file: &str) -> std::io::Result<String> {
+    let mut table = Vec::with_capacity(PORT_TABLE);
+    std::fs::File::open(file)?.take(PORT_TABLE as u64).read_to_end(&mut table)?;
+    Ok(String::from_utf8_lossy(&table).into_owned())
 }
 
 fn listening_port(line: &str) -> Option<u16> {

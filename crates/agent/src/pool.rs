@@ -37,6 +37,11 @@ impl Pool {
         Ok(Self { jobs })
     }
 
+    /// Leaves `job` to the pool without waiting for it. A full queue drops it.
+    pub(crate) fn leave(&self, job: impl FnOnce() + Send + 'static) {
+        let _ = self.jobs.try_send(Box::new(job));
+    }
+
     /// Runs `job` on a thread of the pool. A full queue and a panic of the job are errors.
     pub(crate) async fn run<T, F>(&self, job: F) -> Result<T, ApiError>
     where
