@@ -30,6 +30,7 @@ const END_POLL: Duration = Duration::from_millis(20);
 /// The address cannot be listened on, or the system gives no threads.
 pub fn run(options: &Options) -> io::Result<()> {
     spawn::raise_open_files();
+    spawn::close_inherited_on_exec();
     // Before anything else that takes time: connections wait in the kernel's queue from here on.
     let listener = server::bind(options.listen)?;
     let reaper = Reaper::start()?;

@@ -97,3 +97,13 @@ pub(crate) fn raise_open_files() {
     // The lower limit serves too, with fewer sessions.
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
 }
+
+/// Keeps descriptors that whoever started the agent left open from reaching commands.
+#[allow(unsafe_code)]
+pub(crate) fn close_inherited_on_exec() {
+    // SAFETY: close_range only sets a flag on descriptors here. An old kernel refuses it, and then
+    // the agent's own descriptors are still close-on-exec one by one.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+}
