@@ -7,7 +7,11 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::bash::Bashes;
+use crate::code::Codes;
 use crate::context::Context;
+use crate::extras::hooks::Hooks;
+use crate::file::editor::Undo;
+use crate::file::watch::Watches;
 use crate::http::guard::KnownHosts;
 use crate::options::Options;
 use crate::output::Budget;
@@ -45,6 +49,10 @@ struct Shared {
     limits: Limits,
     hosts: KnownHosts,
     context: Context,
+    undo: Undo,
+    codes: Codes,
+    hooks: Hooks,
+    watches: Watches,
 }
 
 impl App {
@@ -71,6 +79,10 @@ impl App {
                 },
                 hosts: options.hosts.clone(),
                 context: Context::new(options),
+                undo: Undo::default(),
+                codes: Codes::default(),
+                hooks: Hooks::default(),
+                watches: Watches::default(),
             }),
         })
     }
@@ -102,6 +114,22 @@ impl App {
 
     pub(crate) fn hosts(&self) -> &KnownHosts {
         &self.shared.hosts
+    }
+
+    pub(crate) fn undo(&self) -> &Undo {
+        &self.shared.undo
+    }
+
+    pub(crate) fn codes(&self) -> &Codes {
+        &self.shared.codes
+    }
+
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.shared.hooks
+    }
+
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.shared.watches
     }
 
     pub(crate) fn context(&self) -> &Context {

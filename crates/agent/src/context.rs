@@ -194,7 +194,7 @@ fn runtimes(name: &str) -> Value {
 }
 
 /// `python3 -> python3.12`: the version without starting the program.
-fn version_by_name(program: &Path) -> Option<String> {
+pub(crate) fn version_by_name(program: &Path) -> Option<String> {
     let file = program.canonicalize().ok()?;
     let name = file.file_name()?.to_string_lossy().into_owned();
     let version = name.trim_start_matches(|c: char| !c.is_ascii_digit());

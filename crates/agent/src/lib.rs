@@ -6,6 +6,9 @@
 //!   shell     /v1/shell: bash on real terminals, state kept between commands
 //!   bash      /v1/bash: one process a command, over pipes
 //!   file      /v1/file: content, search, upload, download
+//!   code      Python and JavaScript with state
+//!   mcp       the same calls as tools
+//!   extras    hooks, packages, Markdown, skills, the API's description
 //!   process   starting, reaping and finding processes
 //!   output    bounded memory for what commands print
 //! ```
@@ -17,10 +20,13 @@ mod app;
 mod bash;
 mod clean;
 mod clock;
+mod code;
 mod context;
+mod extras;
 mod file;
 mod http;
 mod lifecycle;
+mod mcp;
 mod options;
 mod output;
 mod pool;

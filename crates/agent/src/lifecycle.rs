@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::extras::hooks;
 use crate::options::Options;
 use crate::process::{Reaper, spawn, tree};
 use crate::{routes, server};
@@ -70,11 +71,13 @@ async fn sweep(app: App) {
     loop {
         tokio::time::sleep(SWEEP).await;
         app.shells().sweep().await;
+        app.codes().sweep();
     }
 }
 
 /// Asks every process to end, waits within `grace`, and ends the rest.
 async fn end(app: App, grace: Duration) {
+    hooks::run_all(&app, grace).await;
     let deadline = Instant::now() + grace;
     signal_everything(Signal::TERM);
     signal_everything(Signal::CONT);

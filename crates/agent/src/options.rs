@@ -109,6 +109,14 @@ impl Options {
                 _ => return Err(wrong("MAX_SHELL_SESSIONS", &value, "is not a number above 0")),
             },
         };
+        if let Some(key) = variable("JWT_PUBLIC_KEY") {
+            let shown: String = key.chars().take(12).collect();
+            return Err(wrong(
+                "JWT_PUBLIC_KEY",
+                &shown,
+                "cannot be honoured yet: this agent checks no tokens; unset it",
+            ));
+        }
         let home = home.or_else(|| variable("WORKSPACE")).or_else(|| variable("HOME"));
         let home = PathBuf::from(home.unwrap_or_else(|| "/".to_owned()));
         if !home.is_absolute() {

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::app::App;
 use crate::http::ApiError;
-use crate::{bash, context, file, shell};
+use crate::{bash, code, context, extras, file, mcp, shell};
 
 /// Groups of routes that need the full image: a browser, a display, an egress proxy.
 const FULL_IMAGE: &[&str] =
@@ -19,6 +19,10 @@ pub(crate) fn all(app: App) -> Router {
         .merge(shell::routes::router())
         .merge(bash::routes::router())
         .merge(file::routes::router())
+        .merge(file::watch::router())
+        .merge(code::router())
+        .merge(extras::router())
+        .merge(mcp::router())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)

@@ -198,6 +198,11 @@ impl BashCommand {
         })
     }
 
+    /// Lets the command read the end of its input.
+    pub(crate) async fn close_input(&self) {
+        *self.stdin.lock().await = None;
+    }
+
     /// Sends `signal` to the command's process group. If it ends by that, its status is `killed`.
     pub(crate) fn signal(&self, signal: Signal) -> bool {
         {

@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     TooLarge,
     PermissionDenied,
     BadPattern,
+    AlreadyExists,
+    NoMatch,
 }
 
 impl Failure {
@@ -64,6 +66,8 @@ impl Failure {
             Kind::TooLarge => ("io_error", "OSError"),
             Kind::PermissionDenied => ("permission_denied", "PermissionError"),
             Kind::BadPattern => ("invalid_path", "ValueError"),
+            Kind::AlreadyExists => ("already_exists", "FileExistsError"),
+            Kind::NoMatch => ("invalid_target", "ValueError"),
         };
         Self(Box::new(Facts {
             message: format!("cannot {operation} {shown}: {}", reason.as_ref()),

@@ -46,6 +46,13 @@ pub(crate) struct ListResult {
     truncated: bool,
 }
 
+impl ListResult {
+    /// The paths alone, in order.
+    pub(crate) fn paths(self) -> Vec<String> {
+        self.files.into_iter().map(|file| file.path).collect()
+    }
+}
+
 pub(crate) fn list(target: &Target, query: &ListQuery) -> Result<ListResult, Failure> {
     target.require_directory()?;
     // The walk leaves out what it cannot read; that the directory itself cannot be read must be said.

@@ -2,6 +2,7 @@
 
 pub(crate) mod content;
 mod download;
+pub(crate) mod editor;
 pub(crate) mod failure;
 pub(crate) mod find;
 pub(crate) mod grep;
@@ -11,5 +12,7 @@ mod paths;
 pub(crate) mod routes;
 mod upload;
 mod walk;
+pub(crate) mod watch;
 
 pub(crate) use failure::Failure;
+pub(crate) use paths::Target;

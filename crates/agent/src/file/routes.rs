@@ -7,6 +7,7 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 
 use super::content::{self, Encoding, Writing};
+use super::editor::{self, EditRequest};
 use super::failure::Failure;
 use super::find::{self, GlobQuery, SortBy};
 use super::grep::{self, GrepQuery};
@@ -36,6 +37,7 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/file/grep", post(grep))
         .route("/v1/file/glob", post(glob))
         .route("/v1/file/list", post(list))
+        .route("/v1/file/str_replace_editor", post(edit))
         .route("/v1/file/upload", post(upload::upload))
         .route("/v1/file/download", get(download::download))
 }
@@ -133,6 +135,12 @@ async fn replace(State(app): State<App>, JsonBody(request): JsonBody<ReplaceRequ
         content::replace(target, &request.old_str, &request.new_str)
     })
     .await
+}
+
+async fn edit(State(app): State<App>, JsonBody(request): JsonBody<EditRequest, WRITE_MIB>) -> Answer {
+    let path = request.path.clone();
+    let shared = app.clone();
+    run(&app, "Edit done", "edit", path, move |target| editor::edit(target, request, shared.undo())).await
 }
 
 #[derive(Deserialize)]

@@ -192,8 +192,9 @@ impl Terminal {
     }
 }
 
+/// Registers a descriptor with the runtime that calls this.
 #[allow(unsafe_code)]
-fn watch_descriptor(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch_descriptor(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always answers with the one descriptor it owns until it is dropped, and
     // `AsyncFd` takes it out of the poll set before that.
     Ok(unsafe { AsyncFd::register(fd) }?)
