@@ -17,6 +17,7 @@ use crate::options::Options;
 use crate::output::Budget;
 use crate::pool::Pool;
 use crate::process::Reaper;
+use crate::shell::websocket::Terminals;
 use crate::shell::{Shells, Surroundings};
 
 /// Threads for blocking calls.
@@ -53,6 +54,7 @@ struct Shared {
     codes: Codes,
     hooks: Hooks,
     watches: Watches,
+    terminals: Terminals,
 }
 
 impl App {
@@ -83,6 +85,7 @@ impl App {
                 codes: Codes::default(),
                 hooks: Hooks::default(),
                 watches: Watches::default(),
+                terminals: Terminals::default(),
             }),
         })
     }
@@ -130,6 +133,10 @@ impl App {
 
     pub(crate) fn watches(&self) -> &Watches {
         &self.shared.watches
+    }
+
+    pub(crate) fn terminals(&self) -> &Terminals {
+        &self.shared.terminals
     }
 
     pub(crate) fn context(&self) -> &Context {

@@ -7,6 +7,7 @@
 //!   bash      /v1/bash: one process a command, over pipes
 //!   file      /v1/file: content, search, upload, download
 //!   code      Python and JavaScript with state
+//!   preview   what listens in the sandbox, seen from outside
 //!   mcp       the same calls as tools
 //!   extras    hooks, packages, Markdown, skills, the API's description
 //!   process   starting, reaping and finding processes
@@ -30,6 +31,7 @@ mod mcp;
 mod options;
 mod output;
 mod pool;
+mod preview;
 mod process;
 mod routes;
 mod seconds;

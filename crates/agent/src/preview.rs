@@ -16,8 +16,16 @@ use crate::http::ApiError;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// Headers that belong to one connection and are not passed on.
-const HOP_BY_HOP: &[&str] =
-    &["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 pub(crate) fn router() -> Router<App> {
     Router::new()
@@ -56,7 +64,8 @@ async fn forward(port: &str, strip: bool, mut request: Request) -> Result<Respon
             .with_hint("start the server in the sandbox and let it listen on 127.0.0.1 or 0.0.0.0")
     };
     let stream = tokio::time::timeout(CONNECT, TcpStream::connect(("127.0.0.1", number))).await;
-    let stream = stream.map_err(|_| unreachable("time-out".to_owned()))?.map_err(|e| unreachable(e.to_string()))?;
+    let stream =
+        stream.map_err(|_| unreachable("time-out".to_owned()))?.map_err(|e| unreachable(e.to_string()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Body>(TokioIo::new(stream))
         .await
         .map_err(|error| unreachable(error.to_string()))?;

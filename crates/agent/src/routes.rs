@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::app::App;
 use crate::http::ApiError;
-use crate::{bash, code, context, extras, file, mcp, shell};
+use crate::{bash, code, context, extras, file, mcp, preview, shell};
 
 /// Groups of routes that need the full image: a browser, a display, an egress proxy.
 const FULL_IMAGE: &[&str] =
@@ -23,6 +23,8 @@ pub(crate) fn all(app: App) -> Router {
         .merge(code::router())
         .merge(extras::router())
         .merge(mcp::router())
+        .merge(preview::router())
+        .merge(shell::websocket::router())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)

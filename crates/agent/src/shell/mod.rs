@@ -6,6 +6,7 @@ pub(crate) mod routes;
 mod session;
 mod state;
 pub(crate) mod terminal;
+pub(crate) mod websocket;
 
 pub(crate) use registry::Shells;
 pub(crate) use session::Surroundings;

@@ -57,8 +57,12 @@ async fn page() -> Html<&'static str> {
 
 async fn connect(State(app): State<App>, upgrade: WebSocketUpgrade) -> Result<Response, ApiError> {
     let slot = Arc::clone(&app.terminals().0).try_acquire_owned();
-    let slot = slot.map_err(|_| ApiError::unavailable(format!("there are {MAX_TERMINALS} terminals already")))?;
-    Ok(upgrade.max_message_size(MESSAGE_BYTES).on_upgrade(move |socket| serve(app, socket, slot)).into_response())
+    let slot =
+        slot.map_err(|_| ApiError::unavailable(format!("there are {MAX_TERMINALS} terminals already")))?;
+    Ok(upgrade
+        .max_message_size(MESSAGE_BYTES)
+        .on_upgrade(move |socket| serve(app, socket, slot))
+        .into_response())
 }
 
 #[derive(Deserialize)]
@@ -66,8 +70,6 @@ async fn connect(State(app): State<App>, upgrade: WebSocketUpgrade) -> Result<Re
 enum FromClient {
     Input(String),
     Resize { cols: u16, rows: u16 },
-    Pong(Option<Value>),
-    Ping(Option<Value>),
 }
 
 fn start(app: &App, surroundings: &Surroundings) -> io::Result<(OwnedFd, Started)> {
@@ -77,7 +79,9 @@ fn start(app: &App, surroundings: &Surroundings) -> io::Result<(OwnedFd, Started
     bash.arg0("bash").arg("-i").current_dir(app.workspace()).env_clear();
     bash.envs(surroundings.environment.iter().map(|(key, value)| (key, value)));
     bash.env("TERM", "xterm-256color").env("COLORTERM", "truecolor");
-    bash.stdin(Stdio::from(slave.try_clone()?)).stdout(Stdio::from(slave.try_clone()?)).stderr(Stdio::from(slave));
+    bash.stdin(Stdio::from(slave.try_clone()?))
+        .stdout(Stdio::from(slave.try_clone()?))
+        .stderr(Stdio::from(slave));
     let mut launch = Launch::new(bash);
     launch.terminal = true;
     Ok((master, launch.start(&surroundings.reaper)?))
@@ -87,10 +91,15 @@ async fn serve(app: App, mut socket: WebSocket, _slot: OwnedSemaphorePermit) {
     let surroundings = Arc::clone(&app.bashes().surroundings);
     let for_start = app.clone();
     let started = app.pool().run(move || start(&for_start, &surroundings)).await;
-    let (master, started) = match started.map_err(|error| error.message().to_owned()).and_then(|s| s.map_err(|e| e.to_string())) {
+    let (master, started) = match started
+        .map_err(|error| error.message().to_owned())
+        .and_then(|s| s.map_err(|e| e.to_string()))
+    {
         Ok(started) => started,
         Err(error) => {
-            let _ = send(&mut socket, &json!({ "type": "error", "data": format!("cannot start bash: {error}") })).await;
+            let _ =
+                send(&mut socket, &json!({ "type": "error", "data": format!("cannot start bash: {error}") }))
+                    .await;
             return;
         }
     };
@@ -108,7 +117,11 @@ async fn serve(app: App, mut socket: WebSocket, _slot: OwnedSemaphorePermit) {
     let _ = app.pool().run(end).await;
 }
 
-async fn talk(socket: &mut WebSocket, master: &AsyncFd<OwnedFd>, started: Started) -> Result<(), axum::Error> {
+async fn talk(
+    socket: &mut WebSocket,
+    master: &AsyncFd<OwnedFd>,
+    started: Started,
+) -> Result<(), axum::Error> {
     let mut exited = started.exited;
     send(socket, &json!({ "type": "session_id", "data": uuid::Uuid::new_v4().to_string() })).await?;
     send(socket, &json!({ "type": "ready", "data": "terminal ready" })).await?;
@@ -151,7 +164,7 @@ async fn talk(socket: &mut WebSocket, master: &AsyncFd<OwnedFd>, started: Starte
     }
 }
 
-/// A message that is not understood is left out: terminals of newer clients may send more.
+/// A message that is not understood is left out.
 async fn handle(master: &AsyncFd<OwnedFd>, text: &str) {
     match serde_json::from_str(text) {
         Ok(FromClient::Input(input)) => {
@@ -160,7 +173,8 @@ async fn handle(master: &AsyncFd<OwnedFd>, text: &str) {
         Ok(FromClient::Resize { cols, rows }) => {
             let _ = resize(master.get_ref(), cols.clamp(1, 1000), rows.clamp(1, 1000));
         }
-        Ok(FromClient::Pong(_) | FromClient::Ping(_)) | Err(_) => {}
+        // `pong`, or something newer.
+        Err(_) => {}
     }
 }
 
