@@ -40,6 +40,19 @@ fn closed_sessions_leave_no_process_and_no_descriptor() {
     eventually("every descriptor is closed", || agent.descriptors() <= before);
 }
 
+/// The agent's own descriptors then have the numbers that sessions are handed theirs under.
+#[test]
+fn sessions_work_whatever_numbers_descriptors_have() {
+    let agent = Agent::start();
+    let mut client = agent.client();
+    for number in 0..48 {
+        let id = session(&mut client);
+        let body = json!({ "id": id, "command": "echo $((40 + 2))", "hard_timeout": 10 });
+        assert_eq!(client.post("/v1/shell/exec", &body).data()["output"], "42\n", "session {number}");
+    }
+    assert!(agent.descriptors() > 220);
+}
+
 #[test]
 fn orphans_are_reaped() {
     let agent = Agent::start();

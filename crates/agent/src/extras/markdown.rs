@@ -124,7 +124,7 @@ fn from_html(html: &str) -> String {
             }
             "p" | "/p" | "div" | "/div" | "/h1" | "/h2" | "/h3" | "/h4" | "/h5" | "/h6" | "ul" | "/ul"
             | "ol" | "/ol" | "table" | "/table" | "section" | "article" | "/section" | "/article" => {
-                block(&mut out)
+                block(&mut out);
             }
             "br" | "br/" | "tr" | "/tr" => out.push('\n'),
             "li" => out.push_str("\n- "),

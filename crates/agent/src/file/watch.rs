@@ -314,18 +314,18 @@ async fn open(
     included: Vec<String>,
     debounce: Duration,
 ) -> Result<Arc<Watcher>, ApiError> {
-    let target = Target::parse("watch", &path, &app.home()).map_err(as_http)?;
+    let target = Target::parse("watch", &path, &app.home()).map_err(|failure| as_http(&failure))?;
     let watcher = Arc::new(Watcher {
         id: uuid::Uuid::new_v4().to_string(),
         root: target.path.clone(),
         recursive,
-        excluded: walk::path_globs(&target, &excluded).map_err(as_http)?,
-        included: walk::path_globs(&target, &included).map_err(as_http)?,
+        excluded: walk::path_globs(&target, &excluded).map_err(|failure| as_http(&failure))?,
+        included: walk::path_globs(&target, &included).map_err(|failure| as_http(&failure))?,
         debounce,
         log: Mutex::new(Log::default()),
         newest: watch::Sender::new(0),
     });
-    let failed = |error: std::io::Error| as_http(target.failed(&error));
+    let failed = |error: std::io::Error| as_http(&target.failed(&error));
     let mut directories = Directories::new().map_err(failed)?;
     let shared = Arc::clone(&watcher);
     let added =
@@ -336,7 +336,7 @@ async fn open(
 }
 
 /// These routes have no envelope to put a failure into.
-fn as_http(failure: super::Failure) -> ApiError {
+fn as_http(failure: &super::Failure) -> ApiError {
     ApiError::new(failure.http_status(), failure.message())
 }
 
@@ -420,7 +420,7 @@ async fn wait(
 ) -> Result<Response, ApiError> {
     let patience = request.timeout.map_or(Duration::from_secs(30), Seconds::duration);
     let deadline = Instant::now() + patience.clamp(Duration::from_secs(1), Duration::from_secs(300));
-    let target = Target::parse("watch", &request.path, &app.home()).map_err(as_http)?;
+    let target = Target::parse("watch", &request.path, &app.home()).map_err(|failure| as_http(&failure))?;
     // What is waited for may not exist yet, so its directory is watched.
     let parent = if target.path.is_dir() {
         Some(target.path.clone())

@@ -16,6 +16,8 @@ const NICE: i32 = 10;
 const OOM_SCORE_ADJ: &[u8] = b"500";
 /// Descriptors that are passed on are first moved above this number, so that no target overwrites a source.
 const STAGING_FD: i32 = 200;
+/// Descriptors one program can be passed.
+const MOST_PASSED: usize = 4;
 
 /// What is started besides the program and its arguments.
 pub(crate) struct Launch {
@@ -41,6 +43,9 @@ impl Launch {
     #[allow(unsafe_code)]
     pub(crate) fn start(self, reaper: &Reaper) -> std::io::Result<Started> {
         let Self { mut command, pass, terminal } = self;
+        if pass.len() > MOST_PASSED {
+            return Err(std::io::Error::other(format!("more than {MOST_PASSED} descriptors to pass")));
+        }
         let limit = original_open_files();
         // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing
         // is allocated: `pass` is moved in as it is and only iterated.
@@ -57,22 +62,25 @@ impl Launch {
     }
 }
 
+fn check(result: i32) -> std::io::Result<i32> {
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+}
+
 #[allow(unsafe_code)]
 fn prepare_child(pass: &[(OwnedFd, i32)], terminal: bool, limit: Rlimit) -> std::io::Result<()> {
     rustix::process::setsid()?;
     if terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
     }
-    for (fd, target) in pass {
-        // SAFETY: plain system calls on descriptors that are open in this process. The copies are
-        // close-on-exec or are the targets, which the program is to inherit.
-        let result = unsafe {
-            let staged = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, STAGING_FD);
-            if staged < 0 { staged } else { libc::dup2(staged, *target) }
-        };
-        if result < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
+    // All are moved out of the way before any gets its number: a source may have another's target number.
+    let mut staged = [-1; MOST_PASSED];
+    for (slot, (fd, _)) in staged.iter_mut().zip(pass) {
+        // SAFETY: a plain system call on a descriptor that is open in this process; the copy is close-on-exec.
+        *slot = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, STAGING_FD) })?;
+    }
+    for (slot, (_, target)) in staged.iter().zip(pass) {
+        // SAFETY: as above. What had the target's number is a copy of the parent's that nobody uses here.
+        check(unsafe { libc::dup2(*slot, *target) })?;
     }
     // None of these is worth failing for: /proc may be missing, the limit may be lowered already.
     let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
