@@ -8,7 +8,6 @@
 mod common;
 
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,8 +32,9 @@ fn main() {
     say(&format!("resident after all of it: {} KiB", agent.resident()));
 }
 
+#[allow(clippy::print_stdout, reason = "what a benchmark is for")]
 fn say(line: &str) {
-    writeln!(std::io::stdout(), "{line}").unwrap();
+    println!("{line}");
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -208,7 +208,7 @@ fn compare(client: &mut Client, name: &str, route: &str, body: &serde_json::Valu
         let began = Instant::now();
         let ran = Command::new("rg").args(ripgrep).stdin(Stdio::null()).output();
         theirs.push(began.elapsed());
-        if ran.is_err() || !Path::new("/usr/bin/rg").exists() {
+        if ran.is_err() {
             theirs.clear();
         }
     }
