@@ -1,6 +1,8 @@
 //! What the SDK cannot see: leaks of processes and descriptors, orphans, the end of the agent, and
 //! the health check under load.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic as they do")]
+
 mod common;
 
 use std::process::Command;
