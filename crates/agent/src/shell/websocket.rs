@@ -143,7 +143,8 @@ async fn talk(
                         held.drain(..whole);
                         send(socket, &json!({ "type": "output", "data": text })).await?;
                     }
-                    Ok(_) => return Ok(()),
+                    // The terminal may close before the end of bash is heard of.
+                    Ok(_) => return finish(socket).await,
                     Err(_would_block) => {}
                 }
             }
@@ -156,12 +157,14 @@ async fn talk(
             _ = ping.tick() => {
                 send(socket, &json!({ "type": "ping", "timestamp": clock::millis(SystemTime::now()) })).await?;
             }
-            _ = ended(&mut exited) => {
-                send(socket, &json!({ "type": "exit", "data": null })).await?;
-                return Ok(());
-            }
+            _ = ended(&mut exited) => return finish(socket).await,
         }
     }
+}
+
+async fn finish(socket: &mut WebSocket) -> Result<(), axum::Error> {
+    send(socket, &json!({ "type": "exit", "data": null })).await?;
+    socket.send(Message::Close(None)).await
 }
 
 /// A message that is not understood is left out.
