@@ -1,0 +1,165 @@
+//! What all routes share.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::bash::Bashes;
+use crate::code::Codes;
+use crate::context::Context;
+use crate::extras::hooks::Hooks;
+use crate::file::editor::Undo;
+use crate::file::watch::Watches;
+use crate::http::guard::KnownHosts;
+use crate::options::Options;
+use crate::output::Budget;
+use crate::pool::Pool;
+use crate::process::Reaper;
+use crate::shell::websocket::Terminals;
+use crate::shell::{Shells, Surroundings};
+
+/// Threads for blocking calls.
+const POOL_THREADS: usize = 4;
+/// Searches and listings at once; the other threads of the pool stay free for short calls.
+const LONG_CALLS: usize = 2;
+/// Memory of all request bodies that are being read.
+const BODY_MEBIBYTES: usize = 256;
+/// Memory of the output of all commands, of both kinds of session.
+const OUTPUT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bounds on what all requests together may use.
+pub(crate) struct Limits {
+    pub(crate) body_mebibytes: Semaphore,
+    pub(crate) long_calls: Semaphore,
+}
+
+/// The state of the agent, shared by every request.
+#[derive(Clone)]
+pub(crate) struct App {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    home: Arc<Path>,
+    workspace: PathBuf,
+    pool: Pool,
+    shells: Shells,
+    bashes: Bashes,
+    limits: Limits,
+    hosts: KnownHosts,
+    context: Context,
+    undo: Undo,
+    codes: Codes,
+    hooks: Hooks,
+    watches: Watches,
+    terminals: Terminals,
+}
+
+impl App {
+    pub(crate) fn new(options: &Options, reaper: Reaper) -> std::io::Result<Self> {
+        let pool = Pool::start(POOL_THREADS)?;
+        let environment = command_environment(&options.home);
+        let surroundings = Arc::new(Surroundings {
+            reaper,
+            pool: pool.clone(),
+            budget: Budget::new(OUTPUT_BYTES),
+            bash: crate::context::find_program("bash").unwrap_or_else(|| PathBuf::from("/bin/bash")),
+            environment,
+        });
+        Ok(Self {
+            shared: Arc::new(Shared {
+                home: Arc::from(options.home.as_path()),
+                workspace: options.workspace.clone(),
+                pool,
+                shells: Shells::new(options.max_shell_sessions, Arc::clone(&surroundings)),
+                bashes: Bashes::new(surroundings),
+                limits: Limits {
+                    body_mebibytes: Semaphore::new(BODY_MEBIBYTES),
+                    long_calls: Semaphore::new(LONG_CALLS),
+                },
+                hosts: options.hosts.clone(),
+                context: Context::new(options),
+                undo: Undo::default(),
+                codes: Codes::default(),
+                hooks: Hooks::default(),
+                watches: Watches::default(),
+                terminals: Terminals::default(),
+            }),
+        })
+    }
+
+    pub(crate) fn home(&self) -> Arc<Path> {
+        Arc::clone(&self.shared.home)
+    }
+
+    /// Where sessions start unless told otherwise.
+    pub(crate) fn workspace(&self) -> PathBuf {
+        self.shared.workspace.clone()
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.shared.pool
+    }
+
+    pub(crate) fn shells(&self) -> &Shells {
+        &self.shared.shells
+    }
+
+    pub(crate) fn bashes(&self) -> &Bashes {
+        &self.shared.bashes
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    pub(crate) fn hosts(&self) -> &KnownHosts {
+        &self.shared.hosts
+    }
+
+    pub(crate) fn undo(&self) -> &Undo {
+        &self.shared.undo
+    }
+
+    pub(crate) fn codes(&self) -> &Codes {
+        &self.shared.codes
+    }
+
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.shared.hooks
+    }
+
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.shared.watches
+    }
+
+    pub(crate) fn terminals(&self) -> &Terminals {
+        &self.shared.terminals
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.shared.context
+    }
+}
+
+/// The agent's own environment, completed by what shells and programs expect to find.
+fn command_environment(home: &Path) -> Vec<(OsString, OsString)> {
+    let mut environment: Vec<(OsString, OsString)> = std::env::vars_os()
+        .filter(|(key, _)| key != "HOME" && key != "PS1" && key != "PROMPT_COMMAND" && key != "BASH_ENV")
+        .collect();
+    environment.push(("HOME".into(), home.into()));
+    let defaults = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("LANG", "C.UTF-8"),
+        ("SHELL", "/bin/bash"),
+        ("USER", "root"),
+    ];
+    for (key, value) in defaults {
+        if !environment.iter().any(|(known, _)| known == key) {
+            environment.push((key.into(), value.into()));
+        }
+    }
+    environment
+}

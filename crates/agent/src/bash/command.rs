@@ -1,0 +1,384 @@
+//! One command of a bash session: its process, its output so far, its end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::fs::{MemfdFlags, SeekFrom};
+use rustix::process::{Pid, Signal};
+use serde::Serialize;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::output::Output;
+use crate::process::{Exit, Launch, Started, ended, tree};
+use crate::shell::Surroundings;
+
+/// Longer texts do not fit into one argument (the kernel takes 128 KiB) and are read by bash from a descriptor.
+const ARGUMENT: usize = 120_000;
+const SCRIPT_FD: i32 = 100;
+const FROM_SCRIPT: &str =
+    "IFS= read -r -d '' BASH_EXECUTION_STRING <&100; exec 100<&-; eval \"$BASH_EXECUTION_STRING\"";
+/// Between asking a command to end and ending it.
+const KILL_GRACE: Duration = Duration::from_millis(500);
+const READ: usize = 64 * 1024;
+/// What a pipe can hold, which is all that can be left when the process has ended.
+const LAST_READ: usize = 1024 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CommandStatus {
+    Running,
+    Completed,
+    TimedOut,
+    Killed,
+}
+
+pub(crate) struct BashCommand {
+    pub(crate) id: String,
+    pub(crate) text: String,
+    pub(crate) pid: Pid,
+    state: Mutex<State>,
+    stdin: tokio::sync::Mutex<Option<pipe::Sender>>,
+    changed: watch::Sender<u64>,
+}
+
+struct State {
+    stdout: Output,
+    stderr: Output,
+    status: CommandStatus,
+    exit_code: Option<i32>,
+    /// What the status becomes when the process ends, unless it ends by itself.
+    cause: Option<CommandStatus>,
+}
+
+/// Output from given offsets on.
+pub(crate) struct Reading {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) offset: u64,
+    pub(crate) stderr_offset: u64,
+    pub(crate) status: CommandStatus,
+    pub(crate) exit_code: Option<i32>,
+}
+
+/// What to run, and how.
+pub(crate) struct BashOrder {
+    pub(crate) id: String,
+    pub(crate) text: String,
+    pub(crate) directory: std::path::PathBuf,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) snapshot: Option<std::path::PathBuf>,
+    pub(crate) hard: Option<Duration>,
+}
+
+struct Pipes {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl BashCommand {
+    /// Starts the command and the task that reads it.
+    pub(crate) async fn start(order: BashOrder, surroundings: &Arc<Surroundings>) -> io::Result<Arc<Self>> {
+        let BashOrder { id, text, directory, environment, snapshot, hard } = order;
+        let (shared, script) = (Arc::clone(surroundings), full_text(&text, snapshot.as_deref()));
+        let started = surroundings.pool.run(move || launch(&script, &directory, &environment, &shared));
+        let (started, pipes) =
+            started.await.map_err(|error| io::Error::other(error.message().to_owned()))??;
+        let stdin = pipe::Sender::from_owned_fd(pipes.stdin)?;
+        let stdout = pipe::Receiver::from_owned_fd(pipes.stdout)?;
+        let stderr = pipe::Receiver::from_owned_fd(pipes.stderr)?;
+        let command = Arc::new(Self {
+            id,
+            text,
+            pid: started.pid,
+            state: Mutex::new(State {
+                stdout: Output::new(&surroundings.budget),
+                stderr: Output::new(&surroundings.budget),
+                status: CommandStatus::Running,
+                exit_code: None,
+                cause: None,
+            }),
+            stdin: tokio::sync::Mutex::new(Some(stdin)),
+            changed: watch::Sender::new(0),
+        });
+        let deadline = hard.and_then(|hard| Instant::now().checked_add(hard));
+        tokio::spawn(drive(
+            Arc::clone(&command),
+            Arc::clone(surroundings),
+            started,
+            stdout,
+            stderr,
+            deadline,
+        ));
+        Ok(command)
+    }
+
+    pub(crate) fn status(&self) -> CommandStatus {
+        self.state.lock().status
+    }
+
+    pub(crate) fn read(&self, offset: u64, stderr_offset: u64) -> Reading {
+        let state = self.state.lock();
+        let complete = state.status != CommandStatus::Running;
+        let stdout = state.stdout.read_from(offset, complete);
+        let stderr = state.stderr.read_from(stderr_offset, complete);
+        Reading {
+            stdout: stdout.text,
+            stderr: stderr.text,
+            offset: stdout.next,
+            stderr_offset: stderr.next,
+            status: state.status,
+            exit_code: state.exit_code,
+        }
+    }
+
+    /// Everything kept, with a note where something was dropped.
+    pub(crate) fn whole(&self) -> Reading {
+        let state = self.state.lock();
+        Reading {
+            stdout: state.stdout.text(),
+            stderr: state.stderr.text(),
+            offset: state.stdout.total(),
+            stderr_offset: state.stderr.total(),
+            status: state.status,
+            exit_code: state.exit_code,
+        }
+    }
+
+    /// Waits for the end of the command, or until `deadline`.
+    pub(crate) async fn ended(&self, deadline: Option<Instant>) {
+        self.wait_until(deadline, || self.status() != CommandStatus::Running).await;
+    }
+
+    /// Waits for output beyond the offsets, the end of the command, or until `deadline`.
+    pub(crate) async fn news(&self, offset: u64, stderr_offset: u64, deadline: Instant) {
+        let news = || {
+            let state = self.state.lock();
+            let more = state.stdout.total() > offset || state.stderr.total() > stderr_offset;
+            more || state.status != CommandStatus::Running
+        };
+        self.wait_until(Some(deadline), news).await;
+    }
+
+    async fn wait_until(&self, deadline: Option<Instant>, done: impl Fn() -> bool) {
+        let mut changed = self.changed.subscribe();
+        let waiting = async {
+            while !done() {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        match deadline {
+            Some(deadline) => drop(tokio::time::timeout_at(deadline, waiting).await),
+            None => waiting.await,
+        }
+    }
+
+    /// Writes to the command's standard input. Errors when it was closed or does not read within `patience`.
+    pub(crate) async fn write(&self, bytes: &[u8], patience: Duration) -> io::Result<()> {
+        use tokio::io::AsyncWriteExt;
+        let write = async {
+            let mut stdin = self.stdin.lock().await;
+            let Some(stdin) = stdin.as_mut() else {
+                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the command has ended"));
+            };
+            stdin.write_all(bytes).await
+        };
+        tokio::time::timeout(patience, write).await.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "the command does not read its input"))
+        })
+    }
+
+    /// Lets the command read the end of its input.
+    pub(crate) async fn close_input(&self) {
+        *self.stdin.lock().await = None;
+    }
+
+    /// Sends `signal` to the command's process group. If it ends by that, its status is `killed`.
+    pub(crate) fn signal(&self, signal: Signal) -> bool {
+        {
+            let mut state = self.state.lock();
+            if state.status != CommandStatus::Running {
+                return false;
+            }
+            state.cause.get_or_insert(CommandStatus::Killed);
+        }
+        // The number of a group is not given away while the group has members.
+        rustix::process::kill_process_group(self.pid, signal).is_ok()
+    }
+
+    /// Ends what the command left behind in its session. Reads /proc: call it on the pool.
+    pub(crate) fn end_leftovers(&self) {
+        tree::signal_session(self.pid, Signal::KILL);
+    }
+
+    pub(crate) fn release_output(&self) {
+        let mut state = self.state.lock();
+        state.stdout.release();
+        state.stderr.release();
+    }
+
+    fn announce(&self) {
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+}
+
+fn full_text(text: &str, snapshot: Option<&Path>) -> String {
+    match snapshot {
+        Some(path) => format!(". '{}'\n{text}", path.to_string_lossy().replace('\'', r"'\''")),
+        None => text.to_owned(),
+    }
+}
+
+fn launch(
+    script: &str,
+    directory: &Path,
+    environment: &[(String, String)],
+    surroundings: &Surroundings,
+) -> io::Result<(Started, Pipes)> {
+    let (stdin_read, stdin) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (stdout, stdout_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (stderr, stderr_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    for fd in [&stdin, &stdout, &stderr] {
+        rustix::fs::fcntl_setfl(fd, rustix::fs::OFlags::NONBLOCK)?;
+    }
+    let mut command = Command::new(&surroundings.bash);
+    std::os::unix::process::CommandExt::arg0(&mut command, "bash");
+    command.arg("-c").current_dir(directory).env_clear();
+    command.envs(surroundings.environment.iter().map(|(key, value)| (key, value)));
+    command.envs(environment.iter().map(|(key, value)| (key, value)));
+    command
+        .stdin(Stdio::from(stdin_read))
+        .stdout(Stdio::from(stdout_write))
+        .stderr(Stdio::from(stderr_write));
+    let mut pass = Vec::new();
+    if script.len() <= ARGUMENT {
+        command.arg(script);
+    } else {
+        let text = rustix::fs::memfd_create("stockade-script", MemfdFlags::CLOEXEC)?;
+        let mut file = std::fs::File::from(text);
+        io::Write::write_all(&mut file, script.as_bytes())?;
+        rustix::fs::seek(&file, SeekFrom::Start(0))?;
+        command.arg(FROM_SCRIPT);
+        pass.push((OwnedFd::from(file), SCRIPT_FD));
+    }
+    let mut launch = Launch::new(command);
+    launch.pass = pass;
+    Ok((launch.start(&surroundings.reaper)?, Pipes { stdin, stdout, stderr }))
+}
+
+async fn drive(
+    command: Arc<BashCommand>,
+    surroundings: Arc<Surroundings>,
+    started: Started,
+    mut stdout: pipe::Receiver,
+    mut stderr: pipe::Receiver,
+    mut deadline: Option<Instant>,
+) {
+    let mut exited = started.exited;
+    let (mut out, mut err) = (vec![0; READ], vec![0; READ]);
+    let (mut out_open, mut err_open) = (true, true);
+    let mut asked = false;
+    let exit = loop {
+        tokio::select! {
+            read = stdout.read(&mut out), if out_open => out_open = take(&command, &read, &out, Stream::Out),
+            read = stderr.read(&mut err), if err_open => err_open = take(&command, &read, &err, Stream::Err),
+            exit = ended(&mut exited) => break exit,
+            () = until(deadline), if deadline.is_some() => {
+                command.state.lock().cause.get_or_insert(CommandStatus::TimedOut);
+                let signal = if asked { Signal::KILL } else { Signal::TERM };
+                let _ = rustix::process::kill_process_group(started.pid, signal);
+                deadline = (!asked).then(|| Instant::now() + KILL_GRACE);
+                asked = true;
+            }
+        }
+    };
+    drain(&stdout, &command, &mut out, Stream::Out);
+    drain(&stderr, &command, &mut err, Stream::Err);
+    finish(&command, exit, &surroundings).await;
+    // A background process may hold the pipes: it goes on writing, and its output goes on being kept.
+    drop((out, err));
+    let mut buffer = vec![0; 8 * 1024];
+    let mut other = vec![0; 8 * 1024];
+    while out_open || err_open {
+        tokio::select! {
+            read = stdout.read(&mut buffer), if out_open => out_open = take(&command, &read, &buffer, Stream::Out),
+            read = stderr.read(&mut other), if err_open => err_open = take(&command, &read, &other, Stream::Err),
+        }
+    }
+}
+
+async fn finish(command: &Arc<BashCommand>, exit: Option<Exit>, surroundings: &Surroundings) {
+    *command.stdin.lock().await = None;
+    let cause = command.state.lock().cause;
+    if cause == Some(CommandStatus::TimedOut) {
+        // The time-out ends everything the command started, not only its first process.
+        let all = Arc::clone(command);
+        let _ = surroundings.pool.run(move || all.end_leftovers()).await;
+    }
+    {
+        let mut state = command.state.lock();
+        // A command that outlived a signal by handling it, and ended by itself, has completed.
+        let by_itself = matches!(exit, Some(Exit::Code(_))) && cause == Some(CommandStatus::Killed);
+        state.status = match cause {
+            Some(cause) if !by_itself => cause,
+            _ => CommandStatus::Completed,
+        };
+        state.exit_code = exit.map(Exit::shell_code);
+    }
+    command.announce();
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Stream {
+    Out,
+    Err,
+}
+
+fn take(command: &BashCommand, read: &io::Result<usize>, buffer: &[u8], stream: Stream) -> bool {
+    let Ok(length) = *read else { return false };
+    append(command, &buffer[..length], stream);
+    length > 0
+}
+
+fn append(command: &BashCommand, bytes: &[u8], stream: Stream) {
+    {
+        let mut state = command.state.lock();
+        match stream {
+            Stream::Out => state.stdout.append(bytes),
+            Stream::Err => state.stderr.append(bytes),
+        }
+    }
+    command.announce();
+}
+
+/// Reads what the pipe still holds. What the process wrote is there already; what others write may wait.
+fn drain(pipe: &pipe::Receiver, command: &BashCommand, buffer: &mut [u8], stream: Stream) {
+    let mut left = LAST_READ;
+    while left > 0 {
+        // tokio's `try_read` asks its own idea of readiness first, which may lag behind the process's end.
+        match rustix::io::read(pipe, &mut *buffer) {
+            Ok(length) if length > 0 => {
+                append(command, &buffer[..length], stream);
+                left = left.saturating_sub(length);
+            }
+            _ => return,
+        }
+    }
+}

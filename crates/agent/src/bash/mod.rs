@@ -1,0 +1,9 @@
+//! `/v1/bash`: one process per command, over pipes, with environment and offsets.
+
+mod command;
+mod once;
+mod registry;
+pub(crate) mod routes;
+
+pub(crate) use once::run_once;
+pub(crate) use registry::Bashes;

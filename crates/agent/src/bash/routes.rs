@@ -1,0 +1,289 @@
+//! The `/v1/bash` routes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::command::{BashOrder, CommandStatus};
+use crate::app::App;
+use crate::http::{ApiError, JsonBody, ok};
+use crate::seconds::Seconds;
+use crate::shell::routes::check_command;
+use crate::text::cut_middle;
+
+/// Characters of each stream in the answer of a synchronous exec, unless told otherwise.
+const OUTPUT_LENGTH: usize = 50_000;
+const WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+const INPUT_BYTES: usize = 1024 * 1024;
+const INPUT_DEADLINE: Duration = Duration::from_secs(5);
+
+type Answer = Result<Response, ApiError>;
+
+pub(crate) fn router() -> Router<App> {
+    Router::new()
+        .route("/v1/bash/exec", post(exec))
+        .route("/v1/bash/output", post(output))
+        .route("/v1/bash/write", post(write))
+        .route("/v1/bash/kill", post(kill))
+        .route("/v1/bash/sessions", get(sessions))
+        .route("/v1/bash/sessions/create", post(create))
+        .route("/v1/bash/sessions/{id}/close", post(close))
+}
+
+#[derive(Deserialize)]
+struct ExecRequest {
+    command: String,
+    session_id: Option<String>,
+    exec_dir: Option<String>,
+    env: Option<BTreeMap<String, String>>,
+    async_mode: Option<bool>,
+    timeout: Option<Seconds>,
+    hard_timeout: Option<Seconds>,
+    max_output_length: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct ExecResult {
+    session_id: String,
+    command_id: String,
+    command: String,
+    status: CommandStatus,
+    stdout: String,
+    stderr: String,
+    exit_code: Option<i32>,
+    offset: u64,
+    stderr_offset: u64,
+}
+
+async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) -> Answer {
+    check_command(&request.command)?;
+    let environment = checked_environment(request.env.unwrap_or_default())?;
+    let directory = request.exec_dir.map(|asked| existing_directory("exec_dir", &asked)).transpose()?;
+    let named = request.session_id.filter(|id| !id.trim().is_empty());
+    let session = match named {
+        Some(id) => {
+            let session = app.bashes().get(&id)?;
+            if let Some(directory) = directory {
+                session.set_directory(directory);
+            }
+            session
+        }
+        None => app.bashes().create(None, directory.unwrap_or_else(|| app.workspace()), None)?,
+    };
+    let order = BashOrder {
+        id: Uuid::new_v4().to_string(),
+        text: request.command,
+        directory: session.directory(),
+        environment,
+        snapshot: session.snapshot(),
+        hard: request.hard_timeout.map(Seconds::duration),
+    };
+    let began = Instant::now();
+    let command = session.run(order, &app.bashes().surroundings).await?;
+    let detached = request.async_mode == Some(true);
+    if !detached {
+        command.ended(request.timeout.and_then(|timeout| began.checked_add(timeout.duration()))).await;
+    }
+    let limit = if detached { 0 } else { request.max_output_length.unwrap_or(OUTPUT_LENGTH) };
+    let whole = if detached { command.read(0, 0) } else { command.whole() };
+    let result = ExecResult {
+        session_id: session.id.clone(),
+        command_id: command.id.clone(),
+        command: command.text.clone(),
+        status: whole.status,
+        stdout: cut_middle(whole.stdout, limit),
+        stderr: cut_middle(whole.stderr, limit),
+        exit_code: whole.exit_code,
+        offset: whole.offset,
+        stderr_offset: whole.stderr_offset,
+    };
+    let message = match whole.status {
+        CommandStatus::Running => "Command is running",
+        CommandStatus::Completed => "Command executed",
+        CommandStatus::TimedOut => "Command was ended at its hard time-out",
+        CommandStatus::Killed => "Command was killed",
+    };
+    Ok(ok(message, result))
+}
+
+fn checked_environment(environment: BTreeMap<String, String>) -> Result<Vec<(String, String)>, ApiError> {
+    for (key, value) in &environment {
+        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
+            let shown: String = key.chars().take(100).collect();
+            return Err(ApiError::invalid("env", format!("{shown:?} is not a variable that can be set")));
+        }
+    }
+    Ok(environment.into_iter().collect())
+}
+
+fn existing_directory(field: &str, asked: &str) -> Result<PathBuf, ApiError> {
+    let path = PathBuf::from(asked);
+    if path.is_absolute() && path.is_dir() {
+        return Ok(path);
+    }
+    Err(ApiError::bad_request(format!("{field} {asked:?} is not an absolute path of a directory")))
+}
+
+#[derive(Deserialize)]
+struct OutputRequest {
+    session_id: String,
+    command_id: Option<String>,
+    offset: Option<u64>,
+    stderr_offset: Option<u64>,
+    wait: Option<bool>,
+    wait_timeout: Option<Seconds>,
+}
+
+#[derive(Serialize)]
+struct CommandInfo {
+    command_id: String,
+    command: String,
+    status: CommandStatus,
+    exit_code: Option<i32>,
+}
+
+#[derive(Serialize)]
+struct OutputResult {
+    session_id: String,
+    stdout: String,
+    stderr: String,
+    offset: u64,
+    stderr_offset: u64,
+    command: Option<CommandInfo>,
+}
+
+async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputRequest>) -> Answer {
+    let session = app.bashes().get(&request.session_id)?;
+    let (offset, stderr_offset) = (request.offset.unwrap_or(0), request.stderr_offset.unwrap_or(0));
+    let command = session.command(request.command_id.as_deref());
+    let Some(command) = command else {
+        return match request.command_id {
+            Some(id) => {
+                Err(ApiError::not_found(format!("Command not found: {id} in session {}", session.id)))
+            }
+            None => Ok(ok(
+                "No command was run in this session",
+                OutputResult {
+                    session_id: session.id.clone(),
+                    stdout: String::new(),
+                    stderr: String::new(),
+                    offset,
+                    stderr_offset,
+                    command: None,
+                },
+            )),
+        };
+    };
+    if request.wait == Some(true) {
+        let wait = request.wait_timeout.map_or(WAIT, Seconds::duration).min(LONGEST_WAIT);
+        command.news(offset, stderr_offset, Instant::now() + wait).await;
+    }
+    let reading = command.read(offset, stderr_offset);
+    let result = OutputResult {
+        session_id: session.id.clone(),
+        stdout: reading.stdout,
+        stderr: reading.stderr,
+        offset: reading.offset,
+        stderr_offset: reading.stderr_offset,
+        command: Some(CommandInfo {
+            command_id: command.id.clone(),
+            command: command.text.clone(),
+            status: reading.status,
+            exit_code: reading.exit_code,
+        }),
+    };
+    Ok(ok("Output", result))
+}
+
+#[derive(Deserialize)]
+struct WriteRequest {
+    session_id: String,
+    input: String,
+    command_id: Option<String>,
+}
+
+async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest>) -> Answer {
+    let session = app.bashes().get(&request.session_id)?;
+    if request.input.len() > INPUT_BYTES {
+        let message = format!("input has {} bytes, at most {INPUT_BYTES}", request.input.len());
+        return Err(ApiError::invalid("input", message));
+    }
+    let command = match request.command_id.as_deref() {
+        Some(id) => session.command(Some(id)),
+        None => session.running_or_last(),
+    };
+    let Some(command) = command else {
+        return Err(ApiError::bad_request(format!("no command in session {} to write to", session.id)));
+    };
+    match command.write(request.input.as_bytes(), INPUT_DEADLINE).await {
+        Ok(()) => Ok(ok("Input written", ())),
+        Err(error) => Err(ApiError::bad_request(format!("cannot write to command {}: {error}", command.id))),
+    }
+}
+
+#[derive(Deserialize)]
+struct KillRequest {
+    session_id: String,
+    signal: Option<String>,
+}
+
+async fn kill(State(app): State<App>, JsonBody(request): JsonBody<KillRequest>) -> Answer {
+    let session = app.bashes().get(&request.session_id)?;
+    let signal = match request.signal.as_deref().unwrap_or("SIGTERM") {
+        "SIGTERM" | "TERM" | "15" => Signal::TERM,
+        "SIGKILL" | "KILL" | "9" => Signal::KILL,
+        "SIGINT" | "INT" | "2" => Signal::INT,
+        "SIGHUP" | "HUP" | "1" => Signal::HUP,
+        "SIGQUIT" | "QUIT" | "3" => Signal::QUIT,
+        other => {
+            let message = format!("signal {other:?} is not SIGTERM, SIGKILL, SIGINT, SIGHUP or SIGQUIT");
+            return Err(ApiError::invalid("signal", message));
+        }
+    };
+    let reached = session.running().iter().filter(|command| command.signal(signal)).count();
+    let message = if reached == 0 { "No command was running" } else { "Signal sent" };
+    Ok(ok(message, ()))
+}
+
+async fn sessions(State(app): State<App>) -> Answer {
+    let all: Vec<_> = app.bashes().all().iter().map(|session| session.info()).collect();
+    Ok(ok("Sessions", all))
+}
+
+#[derive(Deserialize)]
+struct CreateRequest {
+    session_id: Option<String>,
+    exec_dir: Option<String>,
+    snapshot_path: Option<String>,
+}
+
+async fn create(State(app): State<App>, JsonBody(request): JsonBody<CreateRequest>) -> Answer {
+    let directory = match request.exec_dir {
+        Some(asked) => existing_directory("exec_dir", &asked)?,
+        None => app.workspace(),
+    };
+    let snapshot = match request.snapshot_path {
+        Some(path) if PathBuf::from(&path).is_file() => Some(PathBuf::from(path)),
+        Some(path) => return Err(ApiError::bad_request(format!("snapshot_path {path:?} is not a file"))),
+        None => None,
+    };
+    let id = request.session_id.filter(|id| !id.trim().is_empty());
+    let id = id.unwrap_or_else(|| Uuid::new_v4().to_string());
+    let session = app.bashes().create(Some(id), directory, snapshot)?;
+    Ok(ok("Session created", session.info()))
+}
+
+async fn close(State(app): State<App>, UrlPath(id): UrlPath<String>) -> Answer {
+    app.bashes().remove(&id).await?;
+    Ok(ok("Session closed", ()))
+}

@@ -1,0 +1,119 @@
+//! `/v1/code`: one call for both languages.
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::interpreter::{Language, Outcome};
+use crate::app::App;
+use crate::context;
+use crate::http::{ApiError, JsonBody, ok};
+use crate::seconds::Seconds;
+
+pub(crate) const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_LIMIT: Duration = Duration::from_secs(300);
+
+pub(crate) fn router() -> Router<App> {
+    Router::new().route("/v1/code/execute", post(execute)).route("/v1/code/info", get(info))
+}
+
+#[derive(Deserialize)]
+struct ExecuteRequest {
+    language: Language,
+    code: String,
+    timeout: Option<Seconds>,
+    cwd: Option<String>,
+    stateful: Option<bool>,
+    session_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ExecuteResult {
+    language: Language,
+    status: String,
+    outputs: Vec<Value>,
+    code: String,
+    stdout: String,
+    stderr: String,
+    exit_code: i32,
+    traceback: Vec<String>,
+    session_id: Option<String>,
+}
+
+/// How long code may run: what was asked for, within the bounds.
+pub(crate) fn limit(asked: Option<Seconds>) -> Duration {
+    asked.map_or(DEFAULT_LIMIT, Seconds::duration).clamp(Duration::from_millis(1), LONGEST_LIMIT)
+}
+
+/// A directory to run in, which has to exist.
+pub(crate) fn directory(asked: Option<String>) -> Result<Option<PathBuf>, ApiError> {
+    let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(None) };
+    let path = PathBuf::from(&asked);
+    if path.is_dir() {
+        Ok(Some(path))
+    } else {
+        Err(ApiError::bad_request(format!("cwd {asked:?} is not a directory")))
+    }
+}
+
+/// What was printed as errors, with the traceback, which is one.
+pub(crate) fn errors(outcome: &Outcome) -> String {
+    let mut text = outcome.stream("stderr");
+    for line in outcome.traceback() {
+        text.push_str(&line);
+        if !line.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    text
+}
+
+async fn execute(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<ExecuteRequest>,
+) -> Result<Response, ApiError> {
+    let cwd = directory(request.cwd)?;
+    let kept = request.stateful == Some(true) || request.session_id.is_some();
+    let start = cwd.clone().unwrap_or_else(|| app.workspace());
+    let (session, _) = app.codes().open(request.language, request.session_id, start)?;
+    let outcome = session.run(&app, &request.code, cwd, limit(request.timeout)).await;
+    if !kept {
+        let _ = app.codes().remove(request.language, &session.id);
+    }
+    let outcome = outcome?;
+    let result = ExecuteResult {
+        language: request.language,
+        stdout: outcome.stream("stdout"),
+        stderr: errors(&outcome),
+        traceback: outcome.traceback(),
+        exit_code: outcome.exit_code,
+        status: outcome.status,
+        outputs: outcome.outputs,
+        code: request.code,
+        session_id: kept.then(|| session.id.clone()),
+    };
+    Ok(ok("Code executed", result))
+}
+
+async fn info(State(_): State<App>) -> Response {
+    let languages: Vec<_> = [(Language::Python, "Python"), (Language::Javascript, "JavaScript (Node.js)")]
+        .into_iter()
+        .map(|(language, description)| {
+            let program = context::find_program(language.program());
+            json!({
+                "language": language,
+                "description": description,
+                "runtime_version": program.as_deref().and_then(context::version_by_name),
+                "default_timeout": DEFAULT_LIMIT.as_secs(),
+                "max_timeout": LONGEST_LIMIT.as_secs(),
+                "details": { "installed": program.is_some(), "program": program },
+            })
+        })
+        .collect();
+    ok("Languages", json!({ "languages": languages }))
+}

@@ -1,0 +1,23 @@
+//! The smaller groups of routes: packages and hooks of the sandbox, conversion to Markdown, skills,
+//! tickets, and the description of the API itself.
+
+pub(crate) mod auth;
+pub(crate) mod docs;
+pub(crate) mod hooks;
+mod markdown;
+mod packages;
+mod skills;
+
+use axum::Router;
+
+use crate::app::App;
+
+pub(crate) fn router() -> Router<App> {
+    Router::new()
+        .merge(hooks::router())
+        .merge(packages::router())
+        .merge(markdown::router())
+        .merge(skills::router())
+        .merge(auth::router())
+        .merge(docs::router())
+}

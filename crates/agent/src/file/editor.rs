@@ -1,0 +1,306 @@
+//! `str_replace_editor`: view, create, replace, insert and undo, as agents trained on it expect.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::Write;
+use std::path::PathBuf;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::content::{open_for_writing, read_whole};
+use super::failure::{Failure, Kind};
+use super::find::SortBy;
+use super::limits::EDIT_BYTES;
+use super::list::{self, ListQuery};
+use super::paths::Target;
+
+/// Earlier contents kept for one file.
+const UNDO_STEPS: usize = 10;
+/// Bytes of earlier contents kept for all files; the oldest go first.
+const UNDO_BYTES: usize = 16 * 1024 * 1024;
+/// Lines shown around an edit.
+const SNIPPET: usize = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Command {
+    View,
+    Create,
+    StrReplace,
+    Insert,
+    UndoEdit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum ReplaceMode {
+    All,
+    First,
+    Last,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct EditRequest {
+    pub(crate) command: Command,
+    pub(crate) path: String,
+    file_text: Option<String>,
+    old_str: Option<String>,
+    new_str: Option<String>,
+    insert_line: Option<i64>,
+    view_range: Option<Vec<i64>>,
+    replace_mode: Option<ReplaceMode>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct EditResult {
+    output: String,
+    error: Option<String>,
+    path: String,
+    prev_exist: bool,
+    old_content: Option<String>,
+    new_content: Option<String>,
+    metadata: Option<()>,
+}
+
+/// What files held before they were edited.
+#[derive(Default)]
+pub(crate) struct Undo {
+    steps: Mutex<Steps>,
+}
+
+#[derive(Default)]
+struct Steps {
+    files: HashMap<PathBuf, VecDeque<Option<String>>>,
+    order: VecDeque<PathBuf>,
+    bytes: usize,
+}
+
+impl Undo {
+    fn remember(&self, target: &Target, content: Option<String>) {
+        let mut steps = self.steps.lock();
+        steps.bytes += content.as_ref().map_or(0, String::len);
+        let history = steps.files.entry(target.path.clone()).or_default();
+        history.push_back(content);
+        let surplus = if history.len() > UNDO_STEPS { history.pop_front().flatten() } else { None };
+        steps.bytes -= surplus.map_or(0, |old| old.len());
+        steps.order.push_back(target.path.clone());
+        while steps.bytes > UNDO_BYTES || steps.order.len() > 10_000 {
+            let Some(oldest) = steps.order.pop_front() else { break };
+            let dropped = steps.files.get_mut(&oldest).and_then(VecDeque::pop_front);
+            steps.bytes -= dropped.flatten().map_or(0, |old| old.len());
+        }
+    }
+
+    /// `None`: nothing to undo. `Some(None)`: the file did not exist.
+    fn take(&self, target: &Target) -> Option<Option<String>> {
+        let mut steps = self.steps.lock();
+        let content = steps.files.get_mut(&target.path)?.pop_back()?;
+        steps.bytes -= content.as_ref().map_or(0, String::len);
+        Some(content)
+    }
+}
+
+pub(crate) fn edit(target: &Target, request: EditRequest, undo: &Undo) -> Result<EditResult, Failure> {
+    match request.command {
+        Command::View => view(target, request.view_range.as_deref()),
+        Command::Create => create(target, request.file_text, undo),
+        Command::StrReplace => replace(target, &request, undo),
+        Command::Insert => insert(target, &request, undo),
+        Command::UndoEdit => undo_edit(target, undo),
+    }
+}
+
+fn view(target: &Target, range: Option<&[i64]>) -> Result<EditResult, Failure> {
+    if target.path.is_dir() {
+        return view_directory(target);
+    }
+    let content = text(target)?;
+    let lines: Vec<&str> = content.lines().collect();
+    let (first, last) = match range {
+        None | Some([]) => (1, lines.len()),
+        Some(range) => checked_range(target, range, lines.len())?,
+    };
+    let shown = numbered(&lines[first - 1..last], first);
+    let output = format!("Here's the result of running `cat -n` on {}:\n{shown}\n", target.text);
+    Ok(result(target, output, true, None, Some(content)))
+}
+
+fn checked_range(target: &Target, range: &[i64], lines: usize) -> Result<(usize, usize), Failure> {
+    let wrong = || {
+        let reason =
+            format!("view_range {range:?} is not two line numbers from 1 to {lines} (-1 for the end)");
+        target.refused(Kind::InvalidTarget, reason)
+    };
+    let [first, last] = range else { return Err(wrong()) };
+    let first = usize::try_from(*first).ok().filter(|first| *first >= 1).ok_or_else(wrong)?;
+    let last = if *last == -1 { lines } else { usize::try_from(*last).map_err(|_| wrong())?.min(lines) };
+    if first > last.max(1) || first > lines.max(1) || lines == 0 {
+        return if lines == 0 { Ok((1, 0)) } else { Err(wrong()) };
+    }
+    Ok((first, last))
+}
+
+fn view_directory(target: &Target) -> Result<EditResult, Failure> {
+    let query = ListQuery {
+        recursive: true,
+        show_hidden: false,
+        file_types: Vec::new(),
+        max_depth: Some(2),
+        include_size: false,
+        include_permissions: false,
+        sort_by: SortBy::Path,
+        descending: false,
+    };
+    let paths = list::list(target, &query)?.paths();
+    let output = format!(
+        "Here's the files and directories up to 2 levels deep in {}, excluding hidden items:\n{}\n",
+        target.text,
+        paths.join("\n")
+    );
+    Ok(result(target, output, true, None, None))
+}
+
+fn create(target: &Target, content: Option<String>, undo: &Undo) -> Result<EditResult, Failure> {
+    let Some(content) = content else { return Err(missing(target, "file_text", "create")) };
+    if target.path.symlink_metadata().is_ok() {
+        let reason = "the file already exists; use str_replace or insert, or write it with /v1/file/write";
+        return Err(target.refused(Kind::AlreadyExists, reason));
+    }
+    store(target, &content)?;
+    undo.remember(target, None);
+    let output = format!("File created successfully at: {}", target.text);
+    Ok(result(target, output, false, None, Some(content)))
+}
+
+fn replace(target: &Target, request: &EditRequest, undo: &Undo) -> Result<EditResult, Failure> {
+    let Some(old) = request.old_str.as_deref().filter(|old| !old.is_empty()) else {
+        return Err(missing(target, "old_str", "str_replace"));
+    };
+    let new = request.new_str.as_deref().unwrap_or("");
+    let content = text(target)?;
+    let places: Vec<usize> = content.match_indices(old).map(|(at, _)| at).collect();
+    let changed = match (places.as_slice(), request.replace_mode) {
+        ([], _) => return Err(target.refused(Kind::NoMatch, "old_str did not appear verbatim in the file")),
+        (_, Some(ReplaceMode::All)) => content.replace(old, new),
+        ([.., last], Some(ReplaceMode::Last)) => spliced(&content, *last, old.len(), new),
+        ([first, ..], Some(ReplaceMode::First)) | ([first], None) => {
+            spliced(&content, *first, old.len(), new)
+        }
+        (places, None) => {
+            let lines: Vec<_> = places.iter().take(20).map(|at| line_of(&content, *at)).collect();
+            let reason =
+                format!("old_str appears {} times (lines {lines:?}); it has to be unique", places.len());
+            return Err(target.refused(Kind::NoMatch, reason));
+        }
+    };
+    let near = line_of(&content, places[0]);
+    edited(target, content, changed, near, new.lines().count(), undo)
+}
+
+fn insert(target: &Target, request: &EditRequest, undo: &Undo) -> Result<EditResult, Failure> {
+    let Some(line) = request.insert_line else { return Err(missing(target, "insert_line", "insert")) };
+    let Some(new) = request.new_str.as_deref() else { return Err(missing(target, "new_str", "insert")) };
+    let content = text(target)?;
+    let count = content.lines().count();
+    let Some(line) = usize::try_from(line).ok().filter(|line| *line <= count) else {
+        let reason = format!("insert_line {line} is not from 0 to {count}, the number of lines");
+        return Err(target.refused(Kind::NoMatch, reason));
+    };
+    let mut lines: Vec<&str> = content.split_inclusive('\n').collect();
+    let mut added = new.to_owned();
+    if !added.ends_with('\n') && line < count {
+        added.push('\n');
+    }
+    let unfinished = line == count && line > 0 && !content.ends_with('\n');
+    if unfinished {
+        added.insert(0, '\n');
+    }
+    lines.insert(line, &added);
+    let changed = lines.concat();
+    edited(target, content, changed, line + 1, new.lines().count(), undo)
+}
+
+fn undo_edit(target: &Target, undo: &Undo) -> Result<EditResult, Failure> {
+    let Some(previous) = undo.take(target) else {
+        return Err(target.refused(Kind::NoMatch, "there is no edit of it to undo"));
+    };
+    let current = text(target).ok();
+    let output = match &previous {
+        Some(content) => {
+            store(target, content)?;
+            format!("Last edit to {} undone successfully.", target.text)
+        }
+        None => {
+            std::fs::remove_file(&target.path).map_err(|error| target.failed(&error))?;
+            format!("{} did not exist before; it was removed.", target.text)
+        }
+    };
+    Ok(result(target, output, true, current, previous))
+}
+
+fn edited(
+    target: &Target,
+    old: String,
+    new: String,
+    line: usize,
+    added: usize,
+    undo: &Undo,
+) -> Result<EditResult, Failure> {
+    store(target, &new)?;
+    let lines: Vec<&str> = new.lines().collect();
+    let first = line.saturating_sub(SNIPPET).max(1);
+    let last = (line + added + SNIPPET).min(lines.len());
+    let snippet = numbered(lines.get(first - 1..last).unwrap_or_default(), first);
+    let output = format!(
+        "The file {} has been edited. Here's the result of running `cat -n` on a snippet of it:\n{snippet}\n",
+        target.text
+    );
+    undo.remember(target, Some(old.clone()));
+    Ok(result(target, output, true, Some(old), Some(new)))
+}
+
+fn text(target: &Target) -> Result<String, Failure> {
+    let bytes = read_whole(target, target.open()?, EDIT_BYTES)?;
+    String::from_utf8(bytes).map_err(|_| target.refused(Kind::Decode, "it is not UTF-8 text"))
+}
+
+fn store(target: &Target, content: &str) -> Result<(), Failure> {
+    let mut file = open_for_writing(target, false)?;
+    file.write_all(content.as_bytes()).map_err(|error| target.failed(&error))
+}
+
+fn spliced(content: &str, at: usize, length: usize, new: &str) -> String {
+    [&content[..at], new, &content[at + length..]].concat()
+}
+
+fn line_of(content: &str, at: usize) -> usize {
+    content[..at].matches('\n').count() + 1
+}
+
+fn numbered(lines: &[&str], first: usize) -> String {
+    let lines: Vec<_> =
+        lines.iter().enumerate().map(|(at, line)| format!("{:6}\t{line}", first + at)).collect();
+    lines.join("\n")
+}
+
+fn missing(target: &Target, field: &str, command: &str) -> Failure {
+    target.refused(Kind::NoMatch, format!("{field} is required for {command}"))
+}
+
+fn result(
+    target: &Target,
+    output: String,
+    prev_exist: bool,
+    old: Option<String>,
+    new: Option<String>,
+) -> EditResult {
+    EditResult {
+        output,
+        error: None,
+        path: target.text.clone(),
+        prev_exist,
+        old_content: old,
+        new_content: new,
+        metadata: None,
+    }
+}

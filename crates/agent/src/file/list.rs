@@ -1,0 +1,136 @@
+//! `list`: the entries of a directory.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::find::SortBy;
+use super::limits::ENTRIES;
+use super::paths::Target;
+use super::walk;
+use crate::clock;
+
+/// What `list` is asked for.
+pub(crate) struct ListQuery {
+    pub(crate) recursive: bool,
+    pub(crate) show_hidden: bool,
+    /// Extensions, with or without the dot; empty for all.
+    pub(crate) file_types: Vec<String>,
+    pub(crate) max_depth: Option<usize>,
+    pub(crate) include_size: bool,
+    pub(crate) include_permissions: bool,
+    pub(crate) sort_by: SortBy,
+    pub(crate) descending: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct FileInfo {
+    name: String,
+    path: String,
+    is_directory: bool,
+    size: Option<u64>,
+    modified_time: Option<String>,
+    permissions: Option<String>,
+    extension: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ListResult {
+    path: String,
+    files: Vec<FileInfo>,
+    total_count: usize,
+    directory_count: usize,
+    file_count: usize,
+    truncated: bool,
+}
+
+impl ListResult {
+    /// The paths alone, in order.
+    pub(crate) fn paths(self) -> Vec<String> {
+        self.files.into_iter().map(|file| file.path).collect()
+    }
+}
+
+pub(crate) fn list(target: &Target, query: &ListQuery) -> Result<ListResult, Failure> {
+    target.require_directory()?;
+    // The walk leaves out what it cannot read; that the directory itself cannot be read must be said.
+    std::fs::read_dir(&target.path).map_err(|error| target.failed(&error))?;
+    let depth = if query.recursive { query.max_depth } else { Some(1) };
+    let types: Vec<_> =
+        query.file_types.iter().map(|kind| kind.trim_start_matches('.').to_ascii_lowercase()).collect();
+    let wanted = |path: &Path, kind: &std::fs::FileType| {
+        let is_directory = kind.is_dir() || (kind.is_symlink() && path.is_dir());
+        let fits =
+            types.is_empty() || is_directory || extension(path).is_some_and(|ext| types.contains(&ext));
+        fits.then_some(is_directory)
+    };
+    let (entries, truncated) = walk::collect(&target.path, depth, query.show_hidden, ENTRIES, wanted);
+    let mut files: Vec<_> = entries.into_iter().map(|entry| info(&entry, query)).collect();
+    files.sort_by(|a, b| {
+        let order = match query.sort_by {
+            SortBy::Name => a.name.cmp(&b.name),
+            SortBy::Size => a.size.cmp(&b.size),
+            SortBy::Modified => a.modified_time.cmp(&b.modified_time),
+            SortBy::Type => (!a.is_directory, &a.extension).cmp(&(!b.is_directory, &b.extension)),
+            SortBy::Path => std::cmp::Ordering::Equal,
+        };
+        order.then_with(|| a.path.cmp(&b.path))
+    });
+    if query.descending {
+        files.reverse();
+    }
+    let directory_count = files.iter().filter(|file| file.is_directory).count();
+    let total_count = files.len();
+    let file_count = total_count - directory_count;
+    if !query.include_size {
+        files.iter_mut().for_each(|file| file.size = None);
+    }
+    Ok(ListResult { path: target.text.clone(), files, total_count, directory_count, file_count, truncated })
+}
+
+fn info(entry: &walk::Entry, query: &ListQuery) -> FileInfo {
+    let metadata = std::fs::symlink_metadata(&entry.path).ok();
+    let permissions = metadata.as_ref().filter(|_| query.include_permissions).map(permissions);
+    FileInfo {
+        name: entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        path: entry.path.to_string_lossy().into_owned(),
+        is_directory: entry.is_directory,
+        size: metadata.as_ref().filter(|_| !entry.is_directory).map(std::fs::Metadata::len),
+        modified_time: metadata.and_then(|metadata| metadata.modified().ok()).map(clock::iso),
+        permissions,
+        extension: if entry.is_directory {
+            None
+        } else {
+            extension(&entry.path).map(|ext| format!(".{ext}"))
+        },
+    }
+}
+
+fn extension(path: &Path) -> Option<String> {
+    path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase())
+}
+
+/// As `ls -l` writes them.
+fn permissions(metadata: &std::fs::Metadata) -> String {
+    let kind = metadata.file_type();
+    let first = if kind.is_dir() {
+        'd'
+    } else if kind.is_symlink() {
+        'l'
+    } else if kind.is_fifo() {
+        'p'
+    } else if kind.is_socket() {
+        's'
+    } else if kind.is_char_device() {
+        'c'
+    } else if kind.is_block_device() {
+        'b'
+    } else {
+        '-'
+    };
+    let mode = metadata.permissions().mode();
+    let bits = (0..9).map(|bit| if mode & (0o400 >> bit) == 0 { '-' } else { ['r', 'w', 'x'][bit % 3] });
+    std::iter::once(first).chain(bits).collect()
+}

@@ -1,0 +1,8 @@
+//! What every route shares: the envelope, JSON bodies, and the checks made before a route is reached.
+
+pub(crate) mod body;
+pub(crate) mod guard;
+pub(crate) mod reply;
+
+pub(crate) use body::JsonBody;
+pub(crate) use reply::{ApiError, ok, ok_with_hint};

@@ -1,0 +1,45 @@
+//! The sandbox agent: an HTTP server that speaks the AIO sandbox API inside every sandbox.
+//!
+//! ```text
+//!   http      the envelope, JSON bodies, the checks before any route
+//!   server    connections; health checks have a thread of their own
+//!   shell     /v1/shell: bash on real terminals, state kept between commands
+//!   bash      /v1/bash: one process a command, over pipes
+//!   file      /v1/file: content, search, upload, download
+//!   code      Python and JavaScript with state
+//!   preview   what listens in the sandbox, seen from outside
+//!   mcp       the same calls as tools
+//!   extras    hooks, packages, Markdown, skills, the API's description
+//!   process   starting, reaping and finding processes
+//!   output    bounded memory for what commands print
+//! ```
+//!
+//! Invariants: every buffer and queue has a bound, every wait a deadline or an end it waits for;
+//! nothing a command prints can disturb the framing of another; the agent outlives what it runs.
+
+mod app;
+mod bash;
+mod clean;
+mod clock;
+mod code;
+mod context;
+mod extras;
+mod file;
+mod http;
+mod lifecycle;
+mod mcp;
+mod options;
+mod output;
+mod pool;
+mod preview;
+mod process;
+mod routes;
+mod seconds;
+mod server;
+mod shell;
+mod text;
+
+pub use clean::clean;
+pub use http::guard::KnownHosts;
+pub use lifecycle::run;
+pub use options::{Options, OptionsError, Parsed};

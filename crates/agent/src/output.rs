@@ -1,0 +1,205 @@
+//! Bounded memory for the output of commands.
+//!
+//! One stream keeps its first [`HEAD`] bytes and a ring of the last [`TAIL`]; what lies between is
+//! counted and dropped. All streams of the agent together take at most the bytes of one [`Budget`]:
+//! when it is used up, rings stop growing and turn over earlier.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::text::{incomplete_tail, skip_partial_head};
+
+/// Bytes kept from the beginning of a stream.
+pub(crate) const HEAD: usize = 256 * 1024;
+/// Bytes kept from the end of a stream.
+pub(crate) const TAIL: usize = 2 * 1024 * 1024;
+/// Bytes every stream may keep of its end even when the budget is used up.
+const LEAST: usize = 16 * 1024;
+/// Granularity in which a ring takes memory from the budget.
+const STEP: usize = 16 * 1024;
+
+/// Bytes that all streams together may hold.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    left: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Arc<Self> {
+        Arc::new(Self { left: AtomicUsize::new(bytes) })
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// One stream of output with byte offsets that count from its beginning.
+#[derive(Debug)]
+pub(crate) struct Output {
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    total: u64,
+    held: usize,
+    budget: Arc<Budget>,
+}
+
+/// Text read at an offset.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) text: String,
+    /// Where the next read goes on.
+    pub(crate) next: u64,
+}
+
+impl Output {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+        Self { head: Vec::new(), tail: VecDeque::new(), total: 0, held: 0, budget: Arc::clone(budget) }
+    }
+
+    /// Bytes written since the beginning, kept or not.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(crate) fn append(&mut self, mut bytes: &[u8]) {
+        self.total += bytes.len() as u64;
+        if self.head.len() < HEAD && self.tail.is_empty() {
+            let fits = self.reserve(self.head.len(), bytes.len().min(HEAD - self.head.len()));
+            self.head.extend_from_slice(&bytes[..fits]);
+            bytes = &bytes[fits..];
+        }
+        if bytes.is_empty() {
+            return;
+        }
+        let used = self.head.len() + self.tail.len();
+        let room = self.reserve(used, bytes.len().min(TAIL.saturating_sub(self.tail.len())));
+        let capacity = (self.tail.len() + room).clamp(LEAST, TAIL);
+        let kept = &bytes[bytes.len() - bytes.len().min(capacity)..];
+        let surplus = (self.tail.len() + kept.len()).saturating_sub(capacity);
+        self.tail.drain(..surplus);
+        self.tail.extend(kept);
+    }
+
+    /// How many of `wanted` more bytes than `used` may be held, after asking the budget for what is missing.
+    fn reserve(&mut self, used: usize, wanted: usize) -> usize {
+        while used + wanted > self.held {
+            if !self.budget.take(STEP) {
+                return self.held.saturating_sub(used);
+            }
+            self.held += STEP;
+        }
+        wanted
+    }
+
+    /// Gives all memory back; the totals stay.
+    pub(crate) fn release(&mut self) {
+        self.head = Vec::new();
+        self.tail = VecDeque::new();
+        self.budget.give_back(self.held);
+        self.held = 0;
+    }
+
+    fn omitted(&self) -> u64 {
+        self.total - (self.head.len() + self.tail.len()) as u64
+    }
+
+    /// Everything that is kept, with a line in the middle that says how much is not.
+    pub(crate) fn text(&self) -> String {
+        let (front, back) = self.tail.as_slices();
+        let omitted = self.omitted();
+        if omitted == 0 {
+            return String::from_utf8_lossy(&[&self.head, front, back].concat()).into_owned();
+        }
+        let head = &self.head[..self.head.len() - incomplete_tail(&self.head)];
+        let tail = [front, back].concat();
+        let tail = String::from_utf8_lossy(skip_partial_head(&tail)).into_owned();
+        format!("{}\n[... {omitted} bytes omitted ...]\n{tail}", String::from_utf8_lossy(head))
+    }
+
+    /// Text from `offset` on. A character whose rest has not arrived is left for the next read
+    /// unless the stream is `complete`. An offset whose bytes were dropped goes on at the oldest kept.
+    pub(crate) fn read_from(&self, offset: u64, complete: bool) -> Piece {
+        let offset = offset.min(self.total);
+        let tail_start = self.total - self.tail.len() as u64;
+        let mut bytes = Vec::new();
+        let head_from = usize::try_from(offset).unwrap_or(usize::MAX);
+        if head_from < self.head.len() {
+            bytes.extend_from_slice(&self.head[head_from..]);
+        }
+        let tail_from = usize::try_from(offset.saturating_sub(tail_start)).unwrap_or(usize::MAX);
+        let (front, back) = self.tail.as_slices();
+        if tail_from < front.len() {
+            bytes.extend_from_slice(&front[tail_from..]);
+            bytes.extend_from_slice(back);
+        } else {
+            bytes.extend_from_slice(&back[(tail_from - front.len()).min(back.len())..]);
+        }
+        let held_back = if complete { 0 } else { incomplete_tail(&bytes) };
+        bytes.truncate(bytes.len() - held_back);
+        Piece { text: String::from_utf8_lossy(&bytes).into_owned(), next: self.total - held_back as u64 }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.budget.give_back(self.held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn megabytes_keep_head_and_tail() {
+        let mut output = Output::new(&Budget::new(64 << 20));
+        for number in 0..1_000_000u32 {
+            output.append(format!("{number:09}\n").as_bytes());
+        }
+        let text = output.text();
+        assert!(text.starts_with("000000000\n000000001\n"));
+        assert!(text.ends_with("000999999\n"));
+        assert!(text.contains("bytes omitted"));
+        assert!(text.len() <= HEAD + TAIL + 60);
+        assert_eq!(output.total(), 10_000_000);
+    }
+
+    #[test]
+    fn an_empty_budget_still_keeps_the_newest() {
+        let budget = Budget::new(2 * STEP);
+        let mut output = Output::new(&budget);
+        output.append(&vec![b'a'; 3 * STEP]);
+        output.append(b"end");
+        assert!(output.head.len() + output.tail.len() <= 2 * STEP + LEAST);
+        assert!(output.text().ends_with("end"));
+        drop(output);
+        assert_eq!(budget.left.load(Ordering::Relaxed), 2 * STEP);
+    }
+
+    proptest! {
+        #[test]
+        fn reads_in_pieces_join_to_the_whole(text in "\\PC{0,60}", sizes in proptest::collection::vec(1usize..7, 0..60)) {
+            let mut output = Output::new(&Budget::new(1 << 20));
+            let (mut at, mut offset, mut joined) = (0, 0, String::new());
+            for size in sizes {
+                let end = (at + size).min(text.len());
+                output.append(&text.as_bytes()[at..end]);
+                at = end;
+                let piece = output.read_from(offset, false);
+                joined.push_str(&piece.text);
+                offset = piece.next;
+            }
+            output.append(&text.as_bytes()[at..]);
+            joined.push_str(&output.read_from(offset, true).text);
+            prop_assert_eq!(&joined, &text);
+            prop_assert_eq!(output.text(), text);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+{ __stockade_s=$?; [[ -z ${__stockade_l-} ]] || __stockade_s=0; __stockade_l=; export -n PROMPT_COMMAND PS1 PS2; __stockade_boot=$PROMPT_COMMAND; unset HISTFILE; __stockade_rc() { case $- in *e*) ;; *) return "$__stockade_s";; esac; }; __stockade_rc; } >/dev/null 2>&1
+while { __stockade_s=$?; printf 'E %s %d\n' "${__stockade_run-}" "$__stockade_s" >&102; __stockade_run=; PROMPT_COMMAND=$__stockade_boot; case $- in *x*) set +x; __stockade_x='set -x; ';; *) __stockade_x=;; esac; IFS= read -r -u 101 __stockade_run; } >/dev/null 2>&1; do { IFS= read -r -d '' -u 100 __stockade_c; __stockade_c=$__stockade_x$__stockade_c; __stockade_rc; } >/dev/null 2>&1; eval "$__stockade_c" 100<&- 101<&- 102>&-; done
+{ __stockade_l=1; printf 'L\n' >&102; } >/dev/null 2>&1

@@ -1,0 +1,390 @@
+//! One shell session: a bash that is started when needed, runs one command at a time, and keeps its state between them.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use rustix::process::Signal;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+
+use super::driver;
+use super::state::{ConsoleRecord, Ending, EndingSteps, Execution, History, Order, SharedExecution, Status};
+use super::terminal::{self, BashSpec, Terminal};
+use crate::http::ApiError;
+use crate::output::Budget;
+use crate::pool::Pool;
+use crate::process::{Reaper, tree};
+
+/// Commands that may wait for their turn in one session.
+const QUEUE: usize = 16;
+/// How long a command may print nothing before its caller is told, unless told otherwise.
+pub(crate) const NO_CHANGE: Duration = Duration::from_secs(120);
+/// Time between asking the processes of a closed session to end and ending them.
+const CLOSE_GRACE: Duration = Duration::from_millis(300);
+
+/// What all sessions are started with.
+pub(crate) struct Surroundings {
+    pub(crate) reaper: Reaper,
+    pub(crate) pool: Pool,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) bash: PathBuf,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+}
+
+pub(crate) struct Session {
+    pub(crate) id: String,
+    pub(crate) created: SystemTime,
+    /// Made by an `exec` that named no session: the first to go when space is needed.
+    pub(crate) automatic: bool,
+    surroundings: Arc<Surroundings>,
+    core: Mutex<Core>,
+    /// Changes whenever the status of a command does.
+    changed: watch::Sender<u64>,
+    /// Wakes the driver when a deadline was set or brought forward.
+    poke: Notify,
+    turn: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    closed: AtomicBool,
+}
+
+struct Core {
+    terminal: Option<Arc<Terminal>>,
+    directory: PathBuf,
+    no_change: Option<Duration>,
+    history: History,
+    last_number: u64,
+    last_used: SystemTime,
+}
+
+/// What a session shows of itself.
+pub(crate) struct View {
+    pub(crate) status: Status,
+    pub(crate) command: Option<String>,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) console: Vec<ConsoleRecord>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        id: String,
+        directory: PathBuf,
+        no_change: Option<Duration>,
+        automatic: bool,
+        surroundings: &Arc<Surroundings>,
+    ) -> Arc<Self> {
+        let now = SystemTime::now();
+        Arc::new(Self {
+            id,
+            created: now,
+            automatic,
+            surroundings: Arc::clone(surroundings),
+            core: Mutex::new(Core {
+                terminal: None,
+                directory,
+                no_change,
+                history: History::default(),
+                last_number: 0,
+                last_used: now,
+            }),
+            changed: watch::Sender::new(0),
+            poke: Notify::new(),
+            turn: Arc::new(Semaphore::new(1)),
+            waiting: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Where the session's bash is, or would start.
+    pub(crate) fn directory(&self) -> PathBuf {
+        let mut core = self.core.lock();
+        if let Some(directory) = core.terminal.as_ref().and_then(|terminal| terminal.directory()) {
+            core.directory = directory;
+        }
+        core.directory.clone()
+    }
+
+    pub(crate) fn last_used(&self) -> SystemTime {
+        self.core.lock().last_used
+    }
+
+    /// A command is running or waits for its turn.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.turn.available_permits() == 0 || self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn no_change(&self, requested: Option<Duration>) -> Duration {
+        requested.or(self.core.lock().no_change).unwrap_or(NO_CHANGE)
+    }
+
+    /// Changes the session's no-change time-out, that of the command in progress included.
+    pub(crate) fn update(&self, no_change: Option<Duration>) {
+        {
+            let mut core = self.core.lock();
+            core.no_change = no_change;
+            if let Some(execution) = core.history.last() {
+                execution.lock().no_change = no_change.unwrap_or(NO_CHANGE);
+            }
+        }
+        self.poke.notify_one();
+    }
+
+    /// Waits until no other command runs. `wait` `None`: fail at once instead.
+    pub(crate) async fn take_turn(&self, wait: Option<Duration>) -> Result<OwnedSemaphorePermit, ApiError> {
+        if let Ok(permit) = Arc::clone(&self.turn).try_acquire_owned() {
+            return Ok(permit);
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(ApiError::not_found(format!("Session not found: {} was closed", self.id)));
+        }
+        let Some(wait) = wait else { return Err(self.busy()) };
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(self.busy());
+        }
+        let waiting = WaitingGuard(&self.waiting);
+        let permit = tokio::time::timeout(wait, Arc::clone(&self.turn).acquire_owned()).await;
+        drop(waiting);
+        match permit {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(ApiError::not_found("Session not found: it was closed")),
+            Err(_) => Err(self.busy()),
+        }
+    }
+
+    fn busy(&self) -> ApiError {
+        let command = self.core.lock().history.last().map(|last| last.lock().command.clone());
+        let command: String = command.unwrap_or_default().chars().take(200).collect();
+        ApiError::bad_request(format!("session {} is busy: {command:?} is still running in it", self.id))
+            .with_hint(
+                "wait for it, write to it or kill it (/v1/shell/wait, write, kill), or use another session",
+            )
+    }
+
+    /// Starts `order` in the session's bash and returns it, and whether a fresh bash had to be started for it.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        order: Order,
+        change_to: Option<PathBuf>,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<(SharedExecution, bool), ApiError> {
+        let text = match change_to {
+            Some(directory) => format!("builtin cd -- {}\n{}", quoted(&directory), order.command),
+            None => order.command.clone(),
+        };
+        let (mut terminal, mut fresh) = self.ensure_terminal().await?;
+        let (execution, number) = {
+            let mut core = self.core.lock();
+            core.last_number += 1;
+            core.last_used = SystemTime::now();
+            let number = core.last_number;
+            let budget = &self.surroundings.budget;
+            let execution = Arc::new(Mutex::new(Execution::new(number, order, turn, budget)));
+            core.history.push(Arc::clone(&execution));
+            (execution, number)
+        };
+        let mut handed = terminal.run(number, &text);
+        if handed.is_err() {
+            // bash ended between two commands and the driver has not seen it yet.
+            self.forget(&terminal);
+            match self.ensure_terminal().await {
+                Ok((replacement, _)) => (terminal, fresh) = (replacement, true),
+                Err(error) => {
+                    execution.lock().finish(Status::Terminated, None);
+                    return Err(error);
+                }
+            }
+            handed = terminal.run(number, &text);
+        }
+        if let Err(error) = handed {
+            execution.lock().finish(Status::Terminated, None);
+            return Err(ApiError::internal(format!("bash of session {} takes no command: {error}", self.id)));
+        }
+        self.poke.notify_one();
+        Ok((execution, fresh && number > 1))
+    }
+
+    /// The running bash, started now when there is none. `true`: it was started now.
+    pub(crate) async fn ensure_terminal(self: &Arc<Self>) -> Result<(Arc<Terminal>, bool), ApiError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(ApiError::not_found(format!("Session not found: {} was closed", self.id)));
+        }
+        let running = self.core.lock().terminal.clone();
+        if let Some(terminal) = running
+            && terminal.exited.borrow().is_none()
+        {
+            return Ok((terminal, false));
+        }
+        let directory = self.core.lock().directory.clone();
+        let surroundings = Arc::clone(&self.surroundings);
+        let started = self.surroundings.pool.run(move || {
+            let directory = existing_or_root(&directory);
+            let environment = &surroundings.environment;
+            let spec = BashSpec { program: &surroundings.bash, directory, environment };
+            terminal::start(&spec, &surroundings.reaper)
+        });
+        let cannot = |error: std::io::Error| {
+            ApiError::unavailable(format!("cannot start bash for session {}: {error}", self.id))
+                .with_hint("the sandbox may be out of processes, memory or descriptors")
+        };
+        let terminal = Arc::new(Terminal::adopt(started.await?.map_err(cannot)?).map_err(cannot)?);
+        self.core.lock().terminal = Some(Arc::clone(&terminal));
+        tokio::spawn(driver::drive(Arc::clone(self), Arc::clone(&terminal)));
+        Ok((terminal, true))
+    }
+
+    fn forget(&self, terminal: &Arc<Terminal>) {
+        let mut core = self.core.lock();
+        if core.terminal.as_ref().is_some_and(|current| Arc::ptr_eq(current, terminal)) {
+            core.terminal = None;
+        }
+    }
+
+    /// Waits until `execution` has ended or callers are to be told that it prints nothing, or until `deadline`.
+    pub(crate) async fn wait(
+        &self,
+        execution: &SharedExecution,
+        deadline: Option<Instant>,
+        through_silence: bool,
+    ) {
+        let mut changed = self.changed.subscribe();
+        let settled = async {
+            loop {
+                {
+                    let execution = execution.lock();
+                    let told = execution.status == Status::NoChangeTimeout && !through_silence;
+                    if !execution.is_live() || told {
+                        return;
+                    }
+                }
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        match deadline {
+            Some(deadline) => drop(tokio::time::timeout_at(deadline, settled).await),
+            None => settled.await,
+        }
+    }
+
+    /// Begins to end the command in progress. `false`: none is.
+    pub(crate) fn end_current(&self, reason: Ending) -> bool {
+        let Some(execution) = self.last() else { return false };
+        {
+            let mut execution = execution.lock();
+            if !execution.is_live() {
+                return false;
+            }
+            let now = Instant::now();
+            let steps = EndingSteps { reason, since: now, next: now, taken: 0 };
+            execution.ending.get_or_insert(steps);
+        }
+        self.poke.notify_one();
+        true
+    }
+
+    pub(crate) fn last(&self) -> Option<SharedExecution> {
+        self.core.lock().history.last().cloned()
+    }
+
+    pub(crate) fn terminal(&self) -> Option<Arc<Terminal>> {
+        self.core.lock().terminal.clone()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.last().map_or(Status::Completed, |last| last.lock().status)
+    }
+
+    pub(crate) fn view(&self) -> View {
+        let (console, last) = {
+            let core = self.core.lock();
+            (core.history.console(), core.history.last().cloned())
+        };
+        let (status, command, exit_code) = match last {
+            Some(last) => {
+                let last = last.lock();
+                (last.status, Some(last.command.clone()), last.exit_code)
+            }
+            None => (Status::Completed, None, None),
+        };
+        View { status, command, exit_code, console }
+    }
+
+    /// Tells everyone who waits that a status has changed.
+    pub(super) fn announce(&self) {
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    pub(super) async fn poked(&self) {
+        self.poke.notified().await;
+    }
+
+    /// bash has ended: remembers where it was and lets the next command start another.
+    pub(super) fn shell_ended(&self, terminal: &Arc<Terminal>) {
+        self.forget(terminal);
+    }
+
+    pub(super) fn is_current(&self, terminal: &Arc<Terminal>) -> bool {
+        self.core.lock().terminal.as_ref().is_some_and(|current| Arc::ptr_eq(current, terminal))
+    }
+
+    pub(super) fn note_directory(&self, terminal: &Terminal) {
+        if let Some(directory) = terminal.directory() {
+            self.core.lock().directory = directory;
+        }
+    }
+
+    pub(super) fn reaper(&self) -> &Reaper {
+        &self.surroundings.reaper
+    }
+
+    /// Ends the session as closing a terminal window would: everything in it is told to hang up and,
+    /// a moment later, ended, except what asked not to be told (`nohup`).
+    pub(crate) async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.turn.close();
+        self.end_current(Ending::Killed);
+        let Some(terminal) = self.terminal() else { return };
+        let leader = terminal.pid;
+        let pool = &self.surroundings.pool;
+        let hang_up = move || {
+            tree::signal_session(leader, Signal::HUP);
+            tree::signal_session(leader, Signal::CONT)
+        };
+        if pool.run(hang_up).await.is_ok_and(|left| left == 0) {
+            return;
+        }
+        let mut exited = terminal.exited.clone();
+        let _ = tokio::time::timeout(CLOSE_GRACE, exited.wait_for(Option::is_some)).await;
+        let _ = pool
+            .run(move || {
+                let session = leader.as_raw_nonzero().get();
+                tree::signal_where(Signal::KILL, |stat| {
+                    stat.session == session && (stat.pid == session || !tree::ignores_hangup(stat.pid))
+                })
+            })
+            .await;
+    }
+}
+
+struct WaitingGuard<'a>(&'a AtomicUsize);
+
+impl Drop for WaitingGuard<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A session whose directory was removed meanwhile still gets a bash.
+fn existing_or_root(directory: &Path) -> &Path {
+    if directory.is_dir() { directory } else { Path::new("/") }
+}
+
+/// `directory` as one word of shell syntax.
+fn quoted(directory: &Path) -> String {
+    format!("'{}'", directory.to_string_lossy().replace('\'', r"'\''"))
+}

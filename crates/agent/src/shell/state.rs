@@ -1,0 +1,194 @@
+//! What a session knows: the command in progress, the ones before it, and how they are shown.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use crate::clean::Cleaner;
+use crate::output::{Budget, Output};
+use crate::text::cut_middle;
+
+/// Finished commands whose record is kept.
+const RECORDS: usize = 64;
+/// Characters a record keeps once a newer command has finished.
+const OLD_RECORD: usize = 4_000;
+/// Characters of output an answer has unless `truncate` is off.
+const TRUNCATED: usize = 30_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Status {
+    Running,
+    Completed,
+    NoChangeTimeout,
+    HardTimeout,
+    Terminated,
+}
+
+/// Why a running command is being ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    HardTimeout,
+    Killed,
+}
+
+/// How far the ending of a command has come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EndingSteps {
+    pub(crate) reason: Ending,
+    pub(crate) since: Instant,
+    pub(crate) next: Instant,
+    pub(crate) taken: u32,
+}
+
+impl Ending {
+    pub(crate) fn status(self) -> Status {
+        match self {
+            Self::HardTimeout => Status::HardTimeout,
+            Self::Killed => Status::Terminated,
+        }
+    }
+}
+
+/// A command and what it has printed.
+pub(crate) struct Execution {
+    pub(crate) number: u64,
+    pub(crate) command: String,
+    pub(crate) status: Status,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) output: Output,
+    cleaner: Cleaner,
+    truncate: bool,
+    pub(crate) last_output: Instant,
+    pub(crate) no_change: Duration,
+    pub(crate) hard_deadline: Option<Instant>,
+    pub(crate) ending: Option<EndingSteps>,
+    /// Held while the command runs: the next one in the queue gets it.
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+/// What a caller asks for a command.
+pub(crate) struct Order {
+    pub(crate) command: String,
+    pub(crate) no_change: Duration,
+    pub(crate) hard: Option<Duration>,
+    pub(crate) truncate: bool,
+}
+
+impl Execution {
+    pub(crate) fn new(number: u64, order: Order, turn: OwnedSemaphorePermit, budget: &Arc<Budget>) -> Self {
+        let now = Instant::now();
+        Self {
+            number,
+            command: order.command,
+            status: Status::Running,
+            exit_code: None,
+            output: Output::new(budget),
+            cleaner: Cleaner::new(),
+            truncate: order.truncate,
+            last_output: now,
+            no_change: order.no_change,
+            hard_deadline: order.hard.and_then(|hard| now.checked_add(hard)),
+            ending: None,
+            turn: Some(turn),
+        }
+    }
+
+    /// The process is still there, whatever callers were told.
+    pub(crate) fn is_live(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        let mut text = Vec::with_capacity(bytes.len());
+        self.cleaner.feed(bytes, &mut text);
+        self.output.append(&text);
+        self.last_output = Instant::now();
+        if self.status == Status::NoChangeTimeout && self.is_live() {
+            self.status = Status::Running;
+        }
+    }
+
+    pub(crate) fn finish(&mut self, status: Status, exit_code: Option<i32>) {
+        let mut rest = Vec::new();
+        self.cleaner.finish(&mut rest);
+        self.output.append(&rest);
+        self.status = self.ending.map_or(status, |ending| ending.reason.status());
+        self.exit_code = exit_code.filter(|_| self.status == Status::Completed);
+        self.turn = None;
+    }
+
+    /// The entry of `console` for this command.
+    pub(crate) fn record(&self) -> ConsoleRecord {
+        ConsoleRecord { ps1: PS1, command: self.command.clone(), output: self.text() }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        cut_middle(self.output.text(), if self.truncate { TRUNCATED } else { 0 })
+    }
+}
+
+/// One entry of `console` in the answers.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ConsoleRecord {
+    ps1: &'static str,
+    pub(crate) command: String,
+    pub(crate) output: String,
+}
+
+/// An execution shared by the session, its driver and the callers that wait for it: a caller still
+/// finds its own result when the next command has begun.
+pub(crate) type SharedExecution = Arc<Mutex<Execution>>;
+
+/// The commands of a session, oldest first.
+#[derive(Default)]
+pub(crate) struct History {
+    old: VecDeque<ConsoleRecord>,
+    last: Option<SharedExecution>,
+}
+
+impl History {
+    /// Makes `execution` the newest and keeps a short record of the one before.
+    pub(crate) fn push(&mut self, execution: SharedExecution) {
+        if let Some(previous) = self.last.replace(execution) {
+            if self.old.len() == RECORDS {
+                self.old.pop_front();
+            }
+            let previous = previous.lock();
+            let output = cut_middle(previous.output.text(), OLD_RECORD);
+            let command = cut_middle(previous.command.clone(), OLD_RECORD);
+            self.old.push_back(ConsoleRecord { ps1: PS1, command, output });
+        }
+    }
+
+    pub(crate) fn last(&self) -> Option<&SharedExecution> {
+        self.last.as_ref()
+    }
+
+    pub(crate) fn console(&self) -> Vec<ConsoleRecord> {
+        let last = self.last.as_ref().map(|execution| execution.lock().record());
+        self.old.iter().cloned().chain(last).collect()
+    }
+}
+
+const PS1: &str = "$ ";
+
+/// The session as a person would have seen it.
+pub(crate) fn transcript(console: &[ConsoleRecord]) -> String {
+    let mut text = String::new();
+    for record in console {
+        text.push_str(record.ps1);
+        text.push_str(&record.command);
+        text.push('\n');
+        text.push_str(&record.output);
+        if !record.output.is_empty() && !record.output.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    text
+}

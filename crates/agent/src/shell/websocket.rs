@@ -1,0 +1,197 @@
+//! `GET /v1/shell/ws`: a person's terminal over a WebSocket, and the page for it.
+//!
+//! Here everything a terminal does is wanted: echo, prompt, colours. So it is a bash of its own on
+//! a terminal of its own, without the framing of `exec`; it ends with the connection.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::extract::State;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use rustix::process::Signal;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::session::Surroundings;
+use super::terminal::{open_pair, resize, watch_descriptor};
+use crate::app::App;
+use crate::clock;
+use crate::http::ApiError;
+use crate::process::{Launch, Started, ended, tree};
+use crate::text::incomplete_tail;
+
+const MAX_TERMINALS: usize = 32;
+const PING: Duration = Duration::from_secs(30);
+/// Longest message from a client.
+const MESSAGE_BYTES: usize = 256 * 1024;
+/// How long a client may take to accept one message.
+const SEND: Duration = Duration::from_secs(30);
+const WRITE: Duration = Duration::from_secs(5);
+const PAGE: &str = include_str!("terminal.html");
+
+/// Bounds how many there are.
+pub(crate) struct Terminals(Arc<Semaphore>);
+
+impl Default for Terminals {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_TERMINALS)))
+    }
+}
+
+pub(crate) fn router() -> Router<App> {
+    Router::new().route("/v1/shell/ws", get(connect)).route("/terminal", get(page))
+}
+
+async fn page() -> Html<&'static str> {
+    Html(PAGE)
+}
+
+async fn connect(State(app): State<App>, upgrade: WebSocketUpgrade) -> Result<Response, ApiError> {
+    let slot = Arc::clone(&app.terminals().0).try_acquire_owned();
+    let slot =
+        slot.map_err(|_| ApiError::unavailable(format!("there are {MAX_TERMINALS} terminals already")))?;
+    Ok(upgrade
+        .max_message_size(MESSAGE_BYTES)
+        .on_upgrade(move |socket| serve(app, socket, slot))
+        .into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", content = "data", rename_all = "lowercase")]
+enum FromClient {
+    Input(String),
+    Resize { cols: u16, rows: u16 },
+}
+
+fn start(app: &App, surroundings: &Surroundings) -> io::Result<(OwnedFd, Started)> {
+    let (master, slave) = open_pair()?;
+    resize(&slave, 80, 24)?;
+    let mut bash = Command::new(&surroundings.bash);
+    bash.arg0("bash").arg("-i").current_dir(app.workspace()).env_clear();
+    bash.envs(surroundings.environment.iter().map(|(key, value)| (key, value)));
+    bash.env("TERM", "xterm-256color").env("COLORTERM", "truecolor");
+    bash.stdin(Stdio::from(slave.try_clone()?))
+        .stdout(Stdio::from(slave.try_clone()?))
+        .stderr(Stdio::from(slave));
+    let mut launch = Launch::new(bash);
+    launch.terminal = true;
+    Ok((master, launch.start(&surroundings.reaper)?))
+}
+
+async fn serve(app: App, mut socket: WebSocket, _slot: OwnedSemaphorePermit) {
+    let surroundings = Arc::clone(&app.bashes().surroundings);
+    let for_start = app.clone();
+    let started = app.pool().run(move || start(&for_start, &surroundings)).await;
+    let (master, started) = match started
+        .map_err(|error| error.message().to_owned())
+        .and_then(|s| s.map_err(|e| e.to_string()))
+    {
+        Ok(started) => started,
+        Err(error) => {
+            let _ =
+                send(&mut socket, &json!({ "type": "error", "data": format!("cannot start bash: {error}") }))
+                    .await;
+            return;
+        }
+    };
+    let pid = started.pid;
+    if let Ok(master) = watch_descriptor(master) {
+        // Why it ended is plain to the client: the connection closes.
+        let _ = talk(&mut socket, &master, started).await;
+    }
+    let end = move || {
+        tree::signal_session(pid, Signal::HUP);
+        tree::signal_where(Signal::KILL, |stat| {
+            stat.session == pid.as_raw_nonzero().get() && !tree::ignores_hangup(stat.pid)
+        })
+    };
+    let _ = app.pool().run(end).await;
+}
+
+async fn talk(
+    socket: &mut WebSocket,
+    master: &AsyncFd<OwnedFd>,
+    started: Started,
+) -> Result<(), axum::Error> {
+    let mut exited = started.exited;
+    send(socket, &json!({ "type": "session_id", "data": uuid::Uuid::new_v4().to_string() })).await?;
+    send(socket, &json!({ "type": "ready", "data": "terminal ready" })).await?;
+    let mut buffer = vec![0; 16 * 1024];
+    let mut held = Vec::new();
+    let mut ping = tokio::time::interval(PING);
+    ping.reset();
+    loop {
+        tokio::select! {
+            ready = master.readable() => {
+                let Ok(mut guard) = ready else { return Ok(()) };
+                let read = guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *buffer)?));
+                drop(guard);
+                match read {
+                    Ok(Ok(length)) if length > 0 => {
+                        held.extend_from_slice(&buffer[..length]);
+                        let whole = held.len() - incomplete_tail(&held);
+                        let text = String::from_utf8_lossy(&held[..whole]).into_owned();
+                        held.drain(..whole);
+                        send(socket, &json!({ "type": "output", "data": text })).await?;
+                    }
+                    // The terminal may close before the end of bash is heard of.
+                    Ok(_) => return finish(socket).await,
+                    Err(_would_block) => {}
+                }
+            }
+            message = socket.recv() => match message {
+                Some(Ok(Message::Text(text))) => handle(master, text.as_str()).await,
+                Some(Ok(Message::Close(_))) | None => return Ok(()),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+            },
+            _ = ping.tick() => {
+                send(socket, &json!({ "type": "ping", "timestamp": clock::millis(SystemTime::now()) })).await?;
+            }
+            _ = ended(&mut exited) => return finish(socket).await,
+        }
+    }
+}
+
+async fn finish(socket: &mut WebSocket) -> Result<(), axum::Error> {
+    send(socket, &json!({ "type": "exit", "data": null })).await?;
+    socket.send(Message::Close(None)).await
+}
+
+/// A message that is not understood is left out.
+async fn handle(master: &AsyncFd<OwnedFd>, text: &str) {
+    match serde_json::from_str(text) {
+        Ok(FromClient::Input(input)) => {
+            let _ = tokio::time::timeout(WRITE, write_all(master, input.as_bytes())).await;
+        }
+        Ok(FromClient::Resize { cols, rows }) => {
+            let _ = resize(master.get_ref(), cols.clamp(1, 1000), rows.clamp(1, 1000));
+        }
+        // `pong`, or something newer.
+        Err(_) => {}
+    }
+}
+
+async fn write_all(master: &AsyncFd<OwnedFd>, mut left: &[u8]) -> io::Result<()> {
+    while !left.is_empty() {
+        let mut guard = master.writable().await?;
+        if let Ok(written) = guard.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), left)?)) {
+            left = &left[written?..];
+        }
+    }
+    Ok(())
+}
+
+async fn send(socket: &mut WebSocket, message: &Value) -> Result<(), axum::Error> {
+    let sent = tokio::time::timeout(SEND, socket.send(Message::Text(message.to_string().into()))).await;
+    sent.unwrap_or_else(|_| Err(axum::Error::new(io::Error::from(io::ErrorKind::TimedOut))))
+}

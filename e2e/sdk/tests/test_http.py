@@ -1,0 +1,71 @@
+"""What the SDK cannot ask: malformed requests, foreign pages, unknown routes."""
+
+import pytest
+
+
+def test_context_parses(api):
+    context = api.sandbox.get_context()
+    assert context.success and context.home_dir.startswith("/") and context.version
+    assert context.detail.system.os == "Linux" and context.detail.system.occupied_ports
+
+
+@pytest.mark.parametrize(
+    "headers, status",
+    [
+        ({"host": "evil.example.com"}, 403),
+        ({"origin": "http://evil.example.com"}, 403),
+        ({"origin": "null"}, 403),
+        ({"host": "localhost:8080"}, 200),
+        ({"x-anything": "1"}, 200),
+    ],
+)
+def test_foreign_pages_are_refused(http, headers, status):
+    answer = http.get("/v1/sandbox", headers=headers)
+    assert answer.status_code == status
+    if status != 200:
+        assert answer.json()["success"] is False and answer.json()["data"] is None
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_other_content_types_are_refused_on_json_routes(http, content_type):
+    answer = http.post("/v1/shell/exec", content=b'{"command": "true"}', headers={"content-type": content_type})
+    assert answer.status_code == 415 and answer.json()["success"] is False
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"[]", b'"x"', b"{}", b'{"command": 1}', b'{"command": null}', b'{"command": "x", "timeout": -1}', b"\xff\xfe", b"[" * 5000],
+)
+def test_malformed_bodies_are_422_with_a_list(http, body):
+    answer = http.post("/v1/shell/exec", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    detail = answer.json()["detail"]
+    assert isinstance(detail, list) and {"loc", "msg", "type"} <= set(detail[0])
+
+
+def test_an_empty_body_is_no_arguments(http):
+    answer = http.post("/v1/shell/sessions/create", headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+    http.delete(f"/v1/shell/sessions/{answer.json()['data']['session_id']}")
+
+
+def test_null_means_default_and_unknown_keys_are_ignored(http):
+    body = {"command": "echo x", "id": None, "timeout": None, "hard_timeout": None, "strict": None, "new_key": 1}
+    assert http.post("/v1/shell/exec", json=body).json()["data"]["output"] == "x\n"
+
+
+def test_unknown_routes_and_methods_answer_in_the_envelope(http):
+    for answer, status in (
+        (http.get("/v1/nothing"), 404),
+        (http.get("/v1/shell/exec"), 405),
+        (http.post("/v1/browser/screenshot", json={}), 501),
+        (http.get("/v1/browser_page/list"), 501),
+    ):
+        assert answer.status_code == status
+        assert answer.json()["success"] is False and answer.json()["message"]
+    assert "full image" in http.get("/v1/browser/info").json()["hint"]
+
+
+def test_a_body_that_is_too_large_is_413(http):
+    answer = http.post("/v1/shell/exec", content=b"x" * (9 << 20), headers={"content-type": "application/json"})
+    assert answer.status_code == 413
