@@ -31,6 +31,16 @@ impl Faults {
         self.run("start", component).await;
     }
 
+    /// Starts the API server after an absence of more than a few seconds, and all that watch it anew: they
+    /// would come back by themselves, but only after their pauses between attempts, which grow to a minute.
+    pub async fn end_outage(&self) {
+        self.start("apiserver").await;
+        for component in ["controller-manager", "scheduler", "kubelet", "proxy", "dns"] {
+            self.kill(component).await;
+            self.start(component).await;
+        }
+    }
+
     async fn run(&self, verb: &str, component: &str) {
         let command = Command::new(&self.xtask)
             .args(["cluster", verb, component, "--name", &self.cluster])

@@ -13,6 +13,27 @@ const INTERVAL: Duration = Duration::from_millis(50);
 pub async fn until<T, E: Display>(
     what: &str,
     deadline: Duration,
+    look: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    every(INTERVAL, what, deadline, look).await
+}
+
+/// The same with looks so often that their interval does not show in what a benchmark measures.
+///
+/// # Panics
+/// As [`until`].
+pub async fn often<T, E: Display>(
+    what: &str,
+    deadline: Duration,
+    look: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
+    every(Duration::from_millis(2), what, deadline, look).await
+}
+
+async fn every<T, E: Display>(
+    interval: Duration,
+    what: &str,
+    deadline: Duration,
     mut look: impl AsyncFnMut() -> Result<T, E>,
 ) -> T {
     let started = Instant::now();
@@ -22,7 +43,7 @@ pub async fn until<T, E: Display>(
             Err(missing) if started.elapsed() >= deadline => {
                 panic!("{what}: not within {} s; last seen: {missing}", deadline.as_secs())
             }
-            Err(_) => tokio::time::sleep(INTERVAL).await,
+            Err(_) => tokio::time::sleep(interval).await,
         }
     }
 }

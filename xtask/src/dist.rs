@@ -9,10 +9,21 @@ use crate::image::archive::sha256_hex;
 use crate::progress::{Step, answer};
 use crate::{cluster, elf, run};
 
-/// The architectures that programs are delivered for, and the package with the C compiler that ring
-/// needs where the machine's own does not do.
-const ARCHITECTURES: [(&str, Option<(&str, &str)>); 2] =
-    [("x86_64", None), ("aarch64", Some(("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")))];
+/// What is needed to build for an architecture on a machine of another: files or programs that prove a
+/// Debian package, and the package. The C is ring's, which wants headers too.
+type Needs = &'static [(&'static str, &'static str)];
+
+/// The architectures that programs are delivered for, and what building for them on another needs.
+const ARCHITECTURES: [(&str, Needs); 2] = [
+    ("x86_64", &[]),
+    (
+        "aarch64",
+        &[
+            ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+            ("/usr/aarch64-linux-gnu/include/stdint.h", "libc6-dev-arm64-cross"),
+        ],
+    ),
+];
 
 /// The names of the architectures.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
@@ -30,12 +41,12 @@ pub fn target(architecture: &str) -> String {
 /// # Errors
 /// When a package is missing and cannot be installed.
 pub fn build_command(architecture: &str) -> Result<std::process::Command> {
-    let compiler = if architecture == std::env::consts::ARCH {
-        Some(("cc", "gcc"))
+    let needs = if architecture == std::env::consts::ARCH {
+        &[("cc", "gcc"), ("/usr/include/stdint.h", "libc6-dev")]
     } else {
-        ARCHITECTURES.iter().find(|(name, _)| *name == architecture).and_then(|(_, compiler)| *compiler)
+        ARCHITECTURES.iter().find(|(name, _)| *name == architecture).map_or(&[][..], |(_, needs)| needs)
     };
-    cluster::packages::ensure_programs(&compiler.into_iter().collect::<Vec<_>>())?;
+    cluster::packages::ensure_programs(needs)?;
     let target = target(architecture);
     Ok(Cargo::new("build")
         .args(["--locked", "--release", "--package", "stockade", "--target", &target])

@@ -1,5 +1,6 @@
 //! Developer tasks of Stockade, callable from each other: `main.rs` only parses.
 
+pub mod bench;
 pub mod cargo;
 pub mod cluster;
 pub mod dist;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{cluster, dist, image, openapi, progress, test};
+use xtask::{bench, cluster, dist, image, openapi, progress, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer tasks of Stockade")]
@@ -20,6 +20,8 @@ enum Command {
     Image(image::cli::Image),
     /// Run all tests
     Test(test::Test),
+    /// Measure the delivered program
+    Bench(bench::Bench),
     /// Write the description of the API to crates/server/openapi.json
     Openapi,
     /// Build the static programs that are delivered into target/dist
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Command::Cluster(command) => cluster::cli::run(&command),
         Command::Image(command) => image::cli::run(&command),
         Command::Test(command) => test::run(&command),
+        Command::Bench(command) => bench::run(&command),
         Command::Openapi => openapi::run(),
         Command::Dist => dist::run(),
     };

@@ -56,7 +56,7 @@ fn an_api_server_that_is_away_loses_nothing_and_never_makes_a_404() {
         assert_eq!(create.status, 503, "{}", create.text());
         assert!(testbox.host_name().await.is_ok(), "sandboxes need no API server");
 
-        faults.start("apiserver").await;
+        faults.end_outage().await;
         server.wait_ready().await;
         assert_eq!(listed(&server).await, ["also", "kept"]);
         assert_eq!(client.get("kept").await.unwrap().expect("kept").sandbox_url, kept.sandbox_url);
@@ -81,7 +81,7 @@ fn a_server_that_starts_while_the_api_server_is_away_serves_when_it_is_back() {
             .await;
         assert_eq!(second.get("/api/sandboxes/early").await.status, 503);
         assert_eq!(second.get("/api/sandboxes").await.status, 503);
-        faults.start("apiserver").await;
+        faults.end_outage().await;
         second.wait_ready().await;
         assert_eq!(
             second.client().get("early").await.unwrap().expect("early").sandbox_url,
