@@ -161,7 +161,9 @@ fn table(rows: &[Value]) -> String {
             if missed { "  over budget" } else { "" }
         ));
     }
-    say("medians; the floor is what a bare client needs for the same on the same cluster");
+    say(
+        "medians; rates are medians of turns; the floor is what a bare client needs for the same on the same cluster",
+    );
     lines.join("\n")
 }
 

@@ -15,9 +15,10 @@ use crate::subject::{Caller, Subject};
 const CALLERS: usize = 16;
 /// Calls of one kind that are measured one by one.
 const CALLS: usize = 200;
-/// Pairs that the bare client writes for its rate. A cluster has 2,768 NodePorts; with the sandboxes
-/// below, these have to fit.
-const FLOOR_PAIRS: usize = 800;
+/// Both rates are measured by turns, in so many turns, so that both meet the same machine.
+const TURNS: usize = 5;
+/// What one turn makes. A cluster has 2,768 NodePorts: both sides' have to fit.
+const TURN: usize = (MANY - FEW) / TURNS;
 /// How long the idle server is watched.
 const IDLE: Duration = Duration::from_secs(10);
 /// As many sandboxes as the reference's figures, the budget, and the design speak of.
@@ -53,10 +54,15 @@ pub(crate) async fn measure(subject: &Subject, rows: &mut Rows) {
     wait_for_count(&caller, FEW).await;
     list(&caller, rows, FEW, Some(0.5), Some(35.0)).await;
 
-    // Both rates from an empty start and one after the other, so that each has the machine to itself.
-    let floor_rate = floor::pairs_per_second(&bare, &objects, "pair", FLOOR_PAIRS, CALLERS).await;
+    let (mut floor_rates, mut rates) = (Vec::new(), Vec::new());
+    for turn in 0..TURNS {
+        let name = format!("pair-{turn}");
+        floor_rates.push(floor::pairs_per_second(&bare, &objects, &name, TURN, CALLERS).await);
+        let start = FEW + turn * TURN;
+        rates.push(at_once(subject, start..start + TURN).await);
+    }
     let _ = bare.remove_namespace().await;
-    let ours = at_once(subject, FEW..MANY).await;
+    let (floor_rate, ours) = (median(floor_rates), median(rates));
     rows.add(&Row {
         what: format!("creates a second, {CALLERS} callers"),
         unit: "1/s",
@@ -84,6 +90,11 @@ pub(crate) async fn measure(subject: &Subject, rows: &mut Rows) {
             bar.inc(1);
         }
     }
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 fn id(number: usize) -> String {

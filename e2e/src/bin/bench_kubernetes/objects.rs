@@ -38,6 +38,7 @@ impl Objects {
         if let Some(spec) = &mut self.service.spec {
             spec.type_ = Some("ClusterIP".to_owned());
             spec.cluster_ip = Some("None".to_owned());
+            spec.external_traffic_policy = None;
         }
         self
     }
