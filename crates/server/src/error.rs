@@ -101,7 +101,7 @@ fn backend_response(error: &BackendError) -> Response {
 fn status_of(error: &BackendError) -> (StatusCode, Option<u64>) {
     match error {
         BackendError::Mount(_) => (StatusCode::BAD_REQUEST, None),
-        BackendError::Conflict { .. } => (StatusCode::CONFLICT, None),
+        BackendError::Conflict { .. } | BackendError::NotReady { .. } => (StatusCode::CONFLICT, None),
         BackendError::NotFound { .. } => (StatusCode::NOT_FOUND, None),
         BackendError::Overloaded { retry_after, .. } => {
             (StatusCode::TOO_MANY_REQUESTS, Some(retry_after.as_secs().max(1)))
