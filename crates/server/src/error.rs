@@ -52,6 +52,15 @@ impl ApiError {
         }
     }
 
+    pub(crate) fn unavailable(code: &'static str, detail: impl Into<String>, retry_after: u64) -> Self {
+        Self::Own {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code,
+            detail: detail.into(),
+            retry_after: Some(retry_after),
+        }
+    }
+
     pub(crate) fn not_built(what: &str) -> Self {
         Self::own(
             StatusCode::NOT_IMPLEMENTED,
