@@ -23,7 +23,9 @@ pub type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, BackendError>> + Se
 /// moment and starts again empty.
 ///
 /// Every call ends by `deadline` where it has one, and by a bound of its own otherwise. Every call may be
-/// repeated, and may run at the same time as any other, in this process or in another.
+/// repeated, and may run at the same time as any other, in this process or in another. A create or delete that
+/// is no longer polled leaves its work half done, for the backend to complete later; a caller that can be
+/// dropped runs them in a task.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// The name of the kind: `kubernetes`, `embedded`.
@@ -179,6 +181,12 @@ pub enum BackendError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The sandbox is there and cannot do that yet.
+    #[error("{message}")]
+    NotReady {
+        /// What is missing.
+        message: String,
+    },
     /// The backend does not answer.
     #[error("{message}")]
     Unreachable {
@@ -240,6 +248,7 @@ impl BackendError {
             Self::NotFound { .. } => "not_found",
             Self::Terminating { .. } => "terminating",
             Self::Overloaded { .. } => "overloaded",
+            Self::NotReady { .. } => "not_ready",
             Self::Unreachable { .. } => "backend_unreachable",
             Self::TimedOut { .. } => "backend_timeout",
             Self::Forbidden { .. } => "backend_forbidden",

@@ -119,11 +119,14 @@ impl StorageLayout {
             if self.is_already_mounted(&plan, &extra)? {
                 continue;
             }
-            if extra.target.as_str() == mount::UPLOAD_CONVERSIONS
-                && self.add_upload_conversions(&mut plan, spec, &extra)?
-            {
+            if extra.target.as_str() == mount::UPLOAD_CONVERSIONS {
+                self.check_upload_conversions(spec, &extra)?;
+            }
+            if let Some(mount) = within_writable(&plan, &extra) {
+                plan.mounts.push(mount);
                 continue;
             }
+            refuse_below_later(&plan, &extra)?;
             let name = format!("extra-{number}");
             number += 1;
             let mount = self.add_volume(&mut plan, name, &extra, extra.target.clone());
@@ -208,37 +211,19 @@ impl StorageLayout {
         }
     }
 
-    /// The sandbox can write the directory that holds `.upload-conversions`, so a symbolic link planted
-    /// there would mount any directory of the node. As a sub-path of the user data it is resolved
-    /// without leaving the volume. Says whether it was added so.
-    fn add_upload_conversions(
-        &self,
-        plan: &mut MountPlan,
-        spec: &SandboxSpec,
-        extra: &ExtraMount,
-    ) -> Result<bool, MountError> {
+    /// Conversions of uploads have exactly one good source.
+    fn check_upload_conversions(&self, spec: &SandboxSpec, extra: &ExtraMount) -> Result<(), MountError> {
         let base = self.extra_mount_base.as_ref().unwrap_or(&self.base);
         let own = ["users", spec.user.as_str(), "threads", spec.thread.as_str(), "user-data"];
         let expected = base.join(&own).join(&[".upload-conversions"]);
-        if !extra.source.is_same(&expected) {
-            return Err(MountError::WrongSource {
-                path: extra.target.to_string(),
-                expected: expected.to_string(),
-                asked: extra.source.to_string(),
-            });
+        if extra.source.is_same(&expected) {
+            return Ok(());
         }
-        // A claim's sub-paths are resolved safely anyway; under contract 1 the user data lies elsewhere,
-        // out of the sandbox's reach.
-        if self.user_data != UserData::Base {
-            return Ok(false);
-        }
-        plan.mounts.push(Mount {
-            volume: "user-data".to_owned(),
-            target: extra.target.clone(),
-            sub_path: Some(".upload-conversions".to_owned()),
-            read_only: true,
-        });
-        Ok(true)
+        Err(MountError::WrongSource {
+            path: extra.target.to_string(),
+            expected: expected.to_string(),
+            asked: extra.source.to_string(),
+        })
     }
 
     fn add_volume(
@@ -260,6 +245,44 @@ impl StorageLayout {
         };
         plan.volumes.push(Volume { name: name.clone(), source });
         Mount { volume: name, target, sub_path, read_only: extra.read_only }
+    }
+}
+
+/// A source below a directory that the sandbox can write is mounted as a sub-path of that directory's volume:
+/// as a directory of its own it would be looked up by name, and a symbolic link planted there would mount any
+/// directory of the node. A sub-path is resolved without leaving the volume.
+fn within_writable(plan: &MountPlan, extra: &ExtraMount) -> Option<Mount> {
+    plan.mounts.iter().filter(|mount| !mount.read_only && mount.sub_path.is_none()).find_map(|mount| {
+        let sub_path = extra.source.relative_to(host_source(plan, mount)?)?;
+        Some(Mount {
+            volume: mount.volume.clone(),
+            target: extra.target.clone(),
+            sub_path: Some(sub_path),
+            read_only: extra.read_only,
+        })
+    })
+}
+
+/// The same with the two in the other order: what is there already lies below what is asked for and writable.
+fn refuse_below_later(plan: &MountPlan, extra: &ExtraMount) -> Result<(), MountError> {
+    let below = |mount: &&Mount| {
+        host_source(plan, mount).is_some_and(|source| source.relative_to(&extra.source).is_some())
+    };
+    match plan.mounts.iter().find(below) {
+        Some(mount) if !extra.read_only => Err(MountError::AboveAnother {
+            path: extra.target.to_string(),
+            host_path: extra.source.to_string(),
+            other: mount.target.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn host_source<'a>(plan: &'a MountPlan, mount: &Mount) -> Option<&'a HostPath> {
+    let volume = plan.volumes.iter().find(|volume| volume.name == mount.volume)?;
+    match &volume.source {
+        Source::Host { path, .. } => Some(path),
+        Source::Claim { .. } | Source::Empty => None,
     }
 }
 

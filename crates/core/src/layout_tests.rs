@@ -68,6 +68,30 @@ fn upload_conversions_never_become_a_host_directory_of_contract_2() {
 }
 
 #[test]
+fn nothing_below_a_writable_directory_becomes_a_host_directory() {
+    let user_data = "/srv/df/users/alice/threads/t1/user-data";
+    let spec = mk_spec(&[
+        (&format!("{user_data}/acp"), "/mnt/acp-workspace", false),
+        ("/srv/df/lark/config", mount::LARK_CONFIG, false),
+        ("/srv/df/lark/config/locks", mount::LARK_LOCKS, false),
+    ]);
+    let plan = mk_layout(UserData::Base).resolve(&spec, NO_LARK).unwrap();
+    let sub_paths: Vec<_> =
+        plan.mounts[4..].iter().map(|mount| (mount.volume.as_str(), mount.sub_path.as_deref())).collect();
+    assert_eq!(sub_paths, [("user-data", Some("acp")), ("extra-0", None), ("extra-0", Some("locks"))]);
+}
+
+#[test]
+fn a_writable_directory_above_one_that_is_mounted_already_is_refused() {
+    let spec = mk_spec(&[
+        ("/srv/df/lark/config/locks", mount::LARK_LOCKS, false),
+        ("/srv/df/lark/config", mount::LARK_CONFIG, false),
+    ]);
+    let error = mk_layout(UserData::Base).resolve(&spec, NO_LARK).unwrap_err();
+    assert!(matches!(error, MountError::AboveAnother { .. }), "{error}");
+}
+
+#[test]
 fn upload_conversions_of_another_thread_are_refused() {
     let source = "/srv/df/users/alice/threads/t2/user-data/.upload-conversions";
     let spec = mk_spec(&[(source, mount::UPLOAD_CONVERSIONS, true)]);

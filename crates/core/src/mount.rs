@@ -65,6 +65,19 @@ pub enum MountError {
         /// The directory that was asked for.
         asked: String,
     },
+    /// A writable directory above another that is mounted: a symbolic link planted in it could move that one.
+    #[error(
+        "extra mount at {path:?} must be read-only, or come before the one at {other:?}: that one's directory lies \
+         inside {host_path:?}"
+    )]
+    AboveAnother {
+        /// The place.
+        path: String,
+        /// The directory that was asked for.
+        host_path: String,
+        /// The place of the other.
+        other: String,
+    },
     /// The conversions directory must not be writable.
     #[error("extra mount at {path:?} must be read-only")]
     MustBeReadOnly {

@@ -128,6 +128,13 @@ impl HostPath {
         Some((Self::new(&parent).ok()?, name))
     }
 
+    /// Whether nothing is above it: `/`, `C:\\`, or a share of a server.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        let least = if self.text.starts_with("\\\\") { 2 } else { usize::from(self.style == Style::Windows) };
+        self.parts().len() <= least
+    }
+
     /// The parts of this path below `base`, joined with `/`; `None` when it is not strictly below.
     #[must_use]
     pub fn relative_to(&self, base: &Self) -> Option<String> {
@@ -283,6 +290,17 @@ mod tests {
         let windows = HostPath::new("C:\\Deer").unwrap();
         let below = HostPath::new("c:/deer/Users/a").unwrap();
         assert_eq!(below.relative_to(&windows).as_deref(), Some("Users/a"));
+    }
+
+    #[test]
+    fn a_root_has_nothing_above_it() {
+        let is_root = |path: &str| HostPath::new(path).unwrap().is_root();
+        for root in ["/", "C:\\", "c:/", "\\\\server\\share"] {
+            assert!(is_root(root), "{root}");
+        }
+        for other in ["/a", "C:\\a", "\\\\server\\share\\a"] {
+            assert!(!is_root(other), "{other}");
+        }
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The backend as the server sees it.
 
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use prometheus_client::registry::Registry;
 use stockade_core::backend::{BackendHealth, Capabilities, LogOptions, LogStream};
 use stockade_core::sandbox::{Reconciliation, SandboxEvent};
 use stockade_core::{Backend, BackendError, Sandbox, SandboxId, SandboxSpec};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
 use crate::cluster::Cluster;
@@ -67,31 +70,14 @@ impl KubernetesBackend {
         };
         let inner = Arc::new(Inner::new(settings, Arc::clone(&cluster), index, Arc::clone(&health), metrics));
         let tasks = vec![
-            tokio::spawn(watch::follow::<PodRecord>(feed.clone())).abort_handle(),
-            tokio::spawn(watch::follow::<ServiceRecord>(feed.clone())).abort_handle(),
-            tokio::spawn(warnings::follow(feed)).abort_handle(),
+            spawn_again_and_again("watch of Pods", feed.clone(), watch::follow::<PodRecord>),
+            spawn_again_and_again("watch of Services", feed.clone(), watch::follow::<ServiceRecord>),
+            spawn_again_and_again("watch of events", feed, warnings::follow),
+            spawn_again_and_again("repair", Arc::clone(&inner), repair::run),
+            spawn_again_and_again("staleness", Arc::clone(&inner), tell_staleness),
             tokio::spawn(namespace::ensure_at_start(cluster, health)).abort_handle(),
-            tokio::spawn(repair::run(Arc::clone(&inner))).abort_handle(),
-            tokio::spawn(tell_staleness(Arc::clone(&inner))).abort_handle(),
         ];
         Arc::new(Self { inner, tasks })
-    }
-
-    /// Runs an operation to its end even when the caller goes away: a create that stops between its two
-    /// writes would leave half a sandbox.
-    async fn to_the_end<T: Send + 'static>(
-        task: JoinHandle<Result<T, BackendError>>,
-    ) -> Result<T, BackendError> {
-        match task.await {
-            Ok(result) => result,
-            Err(failure) => {
-                error!(%failure, "an operation ended by a panic");
-                Err(BackendError::Unreachable {
-                    message: "the operation failed by a fault of this server; its log says more".to_owned(),
-                    source: Some(failure.into()),
-                })
-            }
-        }
     }
 }
 
@@ -101,6 +87,23 @@ impl Drop for KubernetesBackend {
             task.abort();
         }
     }
+}
+
+/// Starts a task that never ends, and starts it anew should a fault of ours end it: a server without its watch
+/// would only ever read directly.
+fn spawn_again_and_again<A, F>(name: &'static str, argument: A, task: fn(A) -> F) -> AbortHandle
+where
+    A: Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let run = async move {
+        loop {
+            let once = AssertUnwindSafe(task(argument.clone())).catch_unwind().await;
+            error!(task = name, panicked = once.is_err(), "a task ended; starting it again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::spawn(run).abort_handle()
 }
 
 /// Says once when memory can no longer be relied on, and once when it can again.
@@ -141,14 +144,16 @@ impl Backend for KubernetesBackend {
         let fresh = proven_age.is_some_and(|age| age < MAX_AGE);
         let problem = (!fresh).then(|| "not proven fresh; reads go to the API server".to_owned());
         parts.push(("index", problem));
-        let ready = parts.iter().all(|(_, problem)| problem.is_none());
+        // A watch that breaks and is read around keeps the index proven; then answers can be relied on.
+        let ready = parts
+            .iter()
+            .filter(|(part, _)| matches!(*part, "index" | "namespace"))
+            .all(|(_, problem)| problem.is_none());
         BackendHealth { ready, parts, sandboxes: inner.index.len(), proven_age }
     }
 
     async fn create(&self, spec: &SandboxSpec, deadline: Instant) -> Result<Arc<Sandbox>, BackendError> {
-        let (inner, spec) = (Arc::clone(&self.inner), spec.clone());
-        let task = tokio::spawn(async move { create::create(&inner, &spec, deadline.into()).await });
-        Self::to_the_end(task).await.map(Arc::new)
+        create::create(&self.inner, spec, deadline.into()).await.map(Arc::new)
     }
 
     async fn get(&self, id: &SandboxId) -> Result<Option<Arc<Sandbox>>, BackendError> {
@@ -160,8 +165,7 @@ impl Backend for KubernetesBackend {
     }
 
     async fn delete(&self, id: &SandboxId) -> Result<(), BackendError> {
-        let (inner, id) = (Arc::clone(&self.inner), id.clone());
-        Self::to_the_end(tokio::spawn(async move { delete::delete(&inner, &id).await })).await
+        delete::delete(&self.inner, id).await
     }
 
     async fn reconcile(&self, id: &SandboxId) -> Result<Reconciliation, BackendError> {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use stockade_core::BackendError;
 use thiserror::Error;
 
+use crate::diagnosis;
+
 /// How long a caller should wait when the API server is in trouble.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -27,6 +29,9 @@ pub(crate) enum CallError {
     /// The version to go on from is no longer kept.
     #[error("resource version expired")]
     Expired,
+    /// Something in the cluster does not admit the object: a policy, a webhook.
+    #[error("not admitted: {0}")]
+    Denied(String),
     /// Our credentials are not accepted.
     #[error("credentials not accepted: {0}")]
     Unauthorized(String),
@@ -57,16 +62,20 @@ impl From<kube::Error> for CallError {
     fn from(error: kube::Error) -> Self {
         let status = match error {
             kube::Error::Api(status) => status,
-            other => return Self::Transport(innermost(&other)),
+            other => return Self::Transport(transport_text(&other)),
         };
         let kind = status.details.as_ref().map(|details| details.kind.clone()).unwrap_or_default();
         let wait = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-        let message = status.message.clone();
+        // A proxy's whole error page may stand here.
+        let message = diagnosis::shorten(&status.message);
         match status.code {
             401 => Self::Unauthorized(message),
-            403 if message.contains("quota") || message.contains("maximum") => Self::Quota(message),
-            403 => Self::Forbidden(message),
-            404 => Self::NotFound { kind, message },
+            403 if message.contains("exceeded quota") || message.contains("maximum ") => Self::Quota(message),
+            403 if message.contains(" cannot ") => Self::Forbidden(message),
+            403 if message.contains("being terminated") => Self::Server { code: 403, message },
+            403 => Self::Denied(message),
+            // A proxy, or a path that leads to no API, answers 404 too: that says nothing about the object.
+            404 if status.reason == "NotFound" && !kind.is_empty() => Self::NotFound { kind, message },
             409 if status.reason == "AlreadyExists" => Self::AlreadyExists,
             409 => Self::Conflict(message),
             410 => Self::Expired,
@@ -77,20 +86,46 @@ impl From<kube::Error> for CallError {
     }
 }
 
-/// The innermost cause says most: "connection refused" rather than "client error (Connect)".
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
+/// What kept a request from being answered, without a secret in it.
+///
+/// The errors of credential plugins hold what the plugin printed, and those of proxies hold the proxy's URL
+/// with its password; such errors become a fixed sentence wherever in the chain they are. Of the others the
+/// innermost cause says most: "connection refused" rather than "client error (Connect)".
+pub(crate) fn transport_text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut next = Some(error);
+    let mut innermost = error;
+    while let Some(error) = next {
+        if let Some(text) = error.downcast_ref::<kube::Error>().and_then(fixed_text) {
+            return text.to_owned();
+        }
+        if error.is::<kube::client::AuthError>() {
+            return CREDENTIALS.to_owned();
+        }
+        innermost = error;
+        next = error.source();
     }
-    error.to_string()
+    diagnosis::shorten(&innermost.to_string())
+}
+
+const CREDENTIALS: &str = "the kubeconfig's way to credentials fails (a plugin, a token file); `kubectl get pods` \
+     with the same kubeconfig shows how";
+
+fn fixed_text(error: &kube::Error) -> Option<&'static str> {
+    Some(match error {
+        kube::Error::Auth(_) => CREDENTIALS,
+        kube::Error::ProxyProtocolUnsupported { .. } | kube::Error::ProxyProtocolDisabled { .. } => {
+            "the proxy (proxy-url of the kubeconfig, or HTTPS_PROXY) has a scheme that is not supported; http is"
+        }
+        kube::Error::InferConfig(_) | kube::Error::InferKubeconfig(_) => "the kubeconfig is not usable",
+        kube::Error::SerdeError(_) => "what came back is not an answer of a Kubernetes API server",
+        _ => return None,
+    })
 }
 
 impl CallError {
     /// Worth another try with the same request, by itself and soon.
     pub(crate) fn is_namespace_missing(&self) -> bool {
-        matches!(self, Self::NotFound { kind, message }
-            if kind == "namespaces" || message.starts_with("namespaces "))
+        matches!(self, Self::NotFound { kind, .. } if kind == "namespaces")
     }
 
     /// The same for who called us. `doing` completes "while ...": `creating the Pod of sandbox 'x'`.
@@ -99,13 +134,19 @@ impl CallError {
             Self::Unauthorized(message) => BackendError::Forbidden {
                 message: format!(
                     "the Kubernetes API server at {server} does not accept our credentials while {doing}: \
-                     {message}. Renew the kubeconfig or the service account token"
+                     {message}. Renew the kubeconfig and restart this server, which reads it once"
                 ),
             },
             Self::Forbidden(message) => BackendError::Forbidden {
                 message: format!(
                     "a right is missing while {doing}: {message}. The Role in deploy/kubernetes lists what is \
                      needed; `stockade doctor` checks each"
+                ),
+            },
+            Self::Denied(message) => BackendError::Rejected {
+                message: format!(
+                    "the cluster does not admit the object while {doing}: {message}{}",
+                    policy_hint(&message)
                 ),
             },
             Self::Quota(message) => {
@@ -141,6 +182,15 @@ impl CallError {
     }
 }
 
+fn policy_hint(message: &str) -> &'static str {
+    if message.contains("violates PodSecurity") {
+        ". hostPath volumes need the namespace label pod-security.kubernetes.io/enforce=privileged, or use \
+         SKILLS_PVC_NAME and USERDATA_PVC_NAME"
+    } else {
+        ""
+    }
+}
+
 /// Why the API server cannot be reached, and what to set. A loopback address in a kubeconfig means the
 /// machine that wrote it; in a container that is another one.
 pub(crate) fn unreachable_text(server: &str, cause: &str) -> String {
@@ -167,10 +217,42 @@ mod tests {
         kube::Error::Api(Status::failure(message, reason).with_code(code).boxed()).into()
     }
 
+    fn missing(kind: &str) -> CallError {
+        let details = serde_json::from_value(serde_json::json!({ "kind": kind })).unwrap();
+        let status = Status::failure("not found", "NotFound").with_code(404).with_details(details);
+        kube::Error::Api(status.boxed()).into()
+    }
+
+    #[test]
+    fn what_a_proxy_or_a_credential_plugin_says_is_not_repeated() {
+        let proxy = kube::Error::ProxyProtocolUnsupported {
+            proxy_url: Box::new("ftp://user:very-secret@proxy".parse().unwrap()),
+        };
+        let plugin = kube::client::AuthError::AuthExecStart(std::io::Error::other("very-secret"));
+        for error in [proxy, kube::Error::Auth(plugin)] {
+            let wrapped = kube::Error::Service(Box::new(error));
+            let text = CallError::from(wrapped).to_string();
+            assert!(!text.contains("very-secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_page_of_a_proxy_is_cut_and_cleaned() {
+        let CallError::Server { message, .. } = of(502, "", &"<html>\n".repeat(1_000)) else { panic!() };
+        assert!(message.len() < 1_000 && !message.contains('\n'));
+    }
+
     #[test]
     fn a_status_is_sorted_by_what_can_be_done() {
         assert!(matches!(of(401, "Unauthorized", ""), CallError::Unauthorized(_)));
-        assert!(matches!(of(403, "Forbidden", "pods is forbidden"), CallError::Forbidden(_)));
+        let rbac = "pods is forbidden: User \"x\" cannot create resource \"pods\"";
+        assert!(matches!(of(403, "Forbidden", rbac), CallError::Forbidden(_)));
+        let policy = "pods \"sandbox-a\" is forbidden: violates PodSecurity \"baseline:latest\": hostPath";
+        assert!(matches!(of(403, "Forbidden", policy), CallError::Denied(_)));
+        let error = of(403, "Forbidden", policy).into_backend("creating", "https://h");
+        assert!(error.to_string().contains("pod-security.kubernetes.io/enforce"), "{error}");
+        let ending = "unable to create new content in namespace x because it is being terminated";
+        assert!(matches!(of(403, "Forbidden", ending), CallError::Server { .. }));
         assert!(matches!(of(403, "Forbidden", "exceeded quota: x"), CallError::Quota(_)));
         assert!(matches!(of(409, "AlreadyExists", ""), CallError::AlreadyExists));
         assert!(matches!(of(409, "Conflict", "uid"), CallError::Conflict(_)));
@@ -178,8 +260,12 @@ mod tests {
         assert!(matches!(of(422, "Invalid", ""), CallError::Invalid(_)));
         assert!(matches!(of(429, "TooManyRequests", ""), CallError::Throttled(_)));
         assert!(matches!(of(503, "ServiceUnavailable", ""), CallError::Server { code: 503, .. }));
-        assert!(of(404, "NotFound", "namespaces \"x\" not found").is_namespace_missing());
-        assert!(!of(404, "NotFound", "pods \"x\" not found").is_namespace_missing());
+        assert!(missing("namespaces").is_namespace_missing());
+        assert!(
+            matches!(missing("pods"), CallError::NotFound { .. }) && !missing("pods").is_namespace_missing()
+        );
+        assert!(matches!(of(404, "NotFound", "page not found"), CallError::Server { code: 404, .. }));
+        assert!(matches!(of(404, "", "404 page not found"), CallError::Server { code: 404, .. }));
     }
 
     #[test]

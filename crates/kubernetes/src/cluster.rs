@@ -21,8 +21,8 @@ use crate::record::Record;
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(4);
 /// How many objects one page of a list holds: 500 Pods are about 1 MB.
 const PAGE: u32 = 500;
-/// How often a call that was throttled is sent again.
-const THROTTLE_RETRIES: u32 = 3;
+/// How often a call that was not carried out is sent again.
+const RETRIES: u32 = 5;
 
 /// One namespace of one cluster.
 pub(crate) struct Cluster {
@@ -69,13 +69,13 @@ impl Cluster {
     /// The Pod as it is now; `None` when there is none.
     pub(crate) async fn get_pod(&self, id: &SandboxId) -> Result<Option<Pod>, CallError> {
         let name = pod_name(id);
-        self.call("get", "pods", || async { self.api().get_opt(&name).await }).await
+        present(self.call("get", "pods", || async { self.api().get(&name).await }).await)
     }
 
     /// The Service as it is now; `None` when there is none.
     pub(crate) async fn get_service(&self, id: &SandboxId) -> Result<Option<Service>, CallError> {
         let name = service_name(id);
-        self.call("get", "services", || async { self.api().get_opt(&name).await }).await
+        present(self.call("get", "services", || async { self.api().get(&name).await }).await)
     }
 
     /// Deletes the Pod of this UID. What comes back is the Pod on its way out, or `None` when it is gone.
@@ -161,8 +161,8 @@ impl Cluster {
     /// The UID of our namespace; `None` when it is not there.
     pub(crate) async fn namespace_uid(&self) -> Result<Option<String>, CallError> {
         let api: Api<Namespace> = Api::all(self.client.clone());
-        let found = self.call("get", "namespaces", || async { api.get_opt(&self.namespace).await }).await?;
-        Ok(found.and_then(|namespace| namespace.metadata.uid))
+        let found = self.call("get", "namespaces", || async { api.get(&self.namespace).await }).await;
+        Ok(present(found)?.and_then(|namespace| namespace.metadata.uid))
     }
 
     /// Makes our namespace; one that is there already is fine.
@@ -185,7 +185,7 @@ impl Cluster {
         }
     }
 
-    /// Sends a request, again where the API server asked us to wait: such a request was not carried out.
+    /// Sends a request, again where the API server did not carry it out and asks for another try.
     async fn call<T, F>(
         &self,
         verb: &'static str,
@@ -206,17 +206,37 @@ impl Cluster {
             };
             self.metrics.api_call(verb, resource, result.as_ref().err(), started.elapsed());
             match result {
-                Err(CallError::Throttled(wait)) if attempt < THROTTLE_RETRIES => {
+                Err(error) if attempt < RETRIES && was_not_carried_out(verb, &error) => {
                     attempt += 1;
-                    let wait = wait.max(Duration::from_millis(100 << attempt));
+                    let asked = if let CallError::Throttled(wait) = error { wait } else { Duration::ZERO };
+                    let wait = asked.max(Duration::from_millis(25 << attempt));
                     if Instant::now() + wait >= until {
-                        return Err(CallError::Throttled(wait));
+                        return Err(error);
                     }
                     tokio::time::sleep(wait).await;
                 }
                 result => return result,
             }
         }
+    }
+}
+
+/// An absence that the API server itself said is an answer.
+fn present<T>(found: Result<T, CallError>) -> Result<Option<T>, CallError> {
+    match found {
+        Ok(object) => Ok(Some(object)),
+        Err(CallError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A throttled call was not looked at; a create that conflicts met another at a ResourceQuota's count, and
+/// nothing was written.
+fn was_not_carried_out(verb: &str, error: &CallError) -> bool {
+    match error {
+        CallError::Throttled(_) => true,
+        CallError::Conflict(_) => verb == "create",
+        _ => false,
     }
 }
 

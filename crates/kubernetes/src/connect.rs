@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::call_error::transport_text;
 use crate::settings::KubernetesSettings;
 
 /// How long a kubeconfig is waited for: another container may be writing it (the reference's figure).
@@ -102,7 +103,7 @@ pub(crate) struct Connection {
 
 /// Finds the cluster and makes a client. The API server is not spoken to.
 pub(crate) async fn connect(settings: &KubernetesSettings, wait: Duration) -> Result<Connection, StartError> {
-    let mut config = configuration(&settings.kubeconfig, wait).await?;
+    let mut config = configuration(&settings.kubeconfig, settings.kubeconfig_is_set, wait).await?;
     if let Some(server) = &settings.api_server {
         let invalid = || StartError::ApiServer { value: server.clone() };
         config.cluster_url = server.parse().map_err(|_| invalid())?;
@@ -119,18 +120,24 @@ pub(crate) async fn connect(settings: &KubernetesSettings, wait: Duration) -> Re
     config.default_retry = false;
     let server = address(&config.cluster_url);
     let client = Client::try_from(config)
-        .map_err(|error| StartError::Client { server: server.clone(), problem: error.to_string() })?;
+        .map_err(|error| StartError::Client { server: server.clone(), problem: transport_text(&error) })?;
     Ok(Connection { client, server })
 }
 
-async fn configuration(path: &Path, wait: Duration) -> Result<Config, StartError> {
+async fn configuration(path: &Path, is_set: bool, wait: Duration) -> Result<Config, StartError> {
     let in_pod = Config::incluster().ok();
-    let found = wait_for(path, if in_pod.is_some() { Duration::ZERO } else { wait }).await?;
+    // In a Pod, a file that nobody asked for is not worth waiting for.
+    let wait = if in_pod.is_some() && !is_set { Duration::ZERO } else { wait };
+    let found = wait_for(path, wait).await?;
     if found {
         info!(path = %path.display(), "using the kubeconfig");
         return read(path).await;
     }
-    info!("no kubeconfig; using the Pod's service account");
+    if is_set && in_pod.is_some() {
+        warn!(path = %path.display(), "KUBECONFIG_PATH did not appear; using the cluster this Pod runs in instead");
+    } else {
+        info!("no kubeconfig; using the Pod's service account");
+    }
     in_pod.ok_or_else(|| StartError::NoCluster { path: path.to_owned(), waited: wait })
 }
 

@@ -46,6 +46,7 @@ pub(crate) async fn create(
     spec: &SandboxSpec,
     deadline: Instant,
 ) -> Result<Sandbox, BackendError> {
+    let deadline = deadline.min(Instant::now() + CREATE_LIMIT);
     let mounts = inner.settings.storage.resolve(spec, inner.settings.lark.support())?;
     let pod = manifest::pod(&inner.settings, spec, &mounts);
     let _turn = match timeout_at(deadline, inner.creating.lock(&spec.id)).await {
@@ -58,6 +59,7 @@ pub(crate) async fn create(
         }
     };
     let ready = make_pod(inner, spec, &pod, deadline).await?;
+    let _turn_to_write = inner.turn_to_write(deadline).await?;
     match make_service(inner, spec, &ready.pod).await {
         Ok(service) => finish(inner, spec, &ready.pod, &service),
         Err(error) => {
@@ -103,7 +105,10 @@ async fn make_pod(
         let live = if expect_present {
             inner.cluster.get_pod(id).await.map_err(|error| inner.failed(error, &doing))?
         } else {
-            match inner.cluster.create_pod(wanted).await {
+            let turn_to_write = inner.turn_to_write(deadline).await?;
+            let made = inner.cluster.create_pod(wanted).await;
+            drop(turn_to_write);
+            match made {
                 Ok(pod) => {
                     let record = inner.saw_pod(id, &pod).ok_or_else(|| not_ours(spec))?;
                     return Ok(Ready { pod: record, is_new: true });
@@ -166,7 +171,9 @@ async fn wait_until_gone(
     let started = Instant::now();
     let id = &spec.id;
     let mut changes = inner.index.subscribe();
+    let mut look_at = started + LOOK_AGAIN;
     loop {
+        changes.borrow_and_update();
         let known = inner.index.records(id).0;
         if known.is_none_or(|pod| &*pod.uid != uid) {
             return Ok(());
@@ -175,8 +182,10 @@ async fn wait_until_gone(
         if now >= deadline {
             return Err(BackendError::Terminating { id: id.clone(), waited: now - started });
         }
-        let look_at = deadline.min(now + LOOK_AGAIN);
-        if timeout_at(look_at, changes.changed()).await.is_err() {
+        if now < look_at {
+            let _ = timeout_at(look_at.min(deadline), changes.changed()).await;
+        } else {
+            look_at = now + LOOK_AGAIN;
             match inner.cluster.get_pod(id).await {
                 Ok(None) => inner.index.remove::<PodRecord>(id, uid, Timestamp::now()),
                 Ok(Some(pod)) => drop(inner.saw_pod(id, &pod)),
@@ -251,7 +260,7 @@ async fn roll_back(inner: &Inner, spec: &SandboxSpec, pod: &PodRecord) {
         }
         Err(CallError::Conflict(_)) => {}
         Err(error) => warn!(
-            sandbox_id = %spec.id, %error,
+            sandbox_id = %spec.id, error = ?error,
             "a Pod without Service is left; the repair loop will complete it, a delete will remove it"
         ),
     }

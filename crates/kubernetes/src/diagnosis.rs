@@ -150,7 +150,8 @@ fn hint(reason: &str, detail: &str) -> Option<&'static str> {
     })
 }
 
-fn shorten(text: &str) -> String {
+/// Without control characters, and no longer than a person reads.
+pub(crate) fn shorten(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if clean.len() <= MAX_DETAIL {
         return clean;

@@ -194,7 +194,14 @@ impl Index {
         self.changes.subscribe()
     }
 
-    /// The watch has come to this revision and nothing is missing before it.
+    /// The watch has come to this revision.
+    pub(crate) fn reach(&self, kind: Kind, revision: Revision) {
+        let mut inner = self.inner.write();
+        let progress = inner.progress(kind);
+        progress.revision = progress.revision.max(revision);
+    }
+
+    /// The watch has come to this revision, and nothing is missing of what was there at this time.
     pub(crate) fn prove(&self, kind: Kind, revision: Revision, at: Instant) {
         let mut inner = self.inner.write();
         let progress = inner.progress(kind);
@@ -212,9 +219,12 @@ impl Index {
     ) {
         let mut inner = self.inner.write();
         let ids: BTreeSet<&SandboxId> = listed.iter().map(|(id, _)| id).collect();
+        // Revisions only go back when the API server's store was restored from a copy; then nothing that was
+        // seen before counts.
+        let restored = revision < inner.progress(R::KIND).revision;
         let gone = inner.entries.iter_mut().filter_map(|(id, entry)| {
             let known = R::slot(entry).as_ref()?;
-            (!ids.contains(id) && known.revision() <= revision).then(|| id.clone())
+            (restored || !ids.contains(id) && known.revision() <= revision).then(|| id.clone())
         });
         for id in gone.collect::<Vec<_>>() {
             self.change(&mut inner, &id, now, |entry| *R::slot(entry) = None);
@@ -232,8 +242,14 @@ impl Index {
     /// An object was seen.
     pub(crate) fn put<R: Slot>(&self, id: &SandboxId, record: R, origin: Origin, now: Timestamp) {
         let mut inner = self.inner.write();
-        let known = inner.entries.get_mut(id).is_some_and(|entry| R::slot(entry).is_some());
-        if origin == Origin::Direct && !known && record.revision() <= inner.progress(R::KIND).revision {
+        let known = inner.entries.get_mut(id).and_then(|entry| R::slot(entry).as_ref().map(R::revision));
+        if known.is_some_and(|known| known >= record.revision()) {
+            return; // nothing new, and nobody to wake
+        }
+        if origin == Origin::Direct
+            && known.is_none()
+            && record.revision() <= inner.progress(R::KIND).revision
+        {
             return; // the watch has already told of its end
         }
         self.insert(&mut inner, id, record, now);

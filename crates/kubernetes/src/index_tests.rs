@@ -122,6 +122,25 @@ fn a_list_removes_what_it_does_not_hold_unless_that_is_newer() {
 }
 
 #[test]
+fn after_a_restore_of_the_store_only_the_list_counts() {
+    let index = mk_whole();
+    index.prove(Kind::Pods, rev(100), Instant::now());
+    index.replace::<PodRecord>(vec![(id(), mk_pod("p1", 5))], rev(6), Instant::now(), at(0));
+    assert_eq!(index.records(&id()).0.unwrap().revision, rev(5));
+    index.replace::<PodRecord>(vec![], rev(4), Instant::now(), at(0));
+    assert_eq!(index.records(&id()).0, None);
+}
+
+#[test]
+fn what_is_known_already_wakes_nobody() {
+    let index = mk_whole();
+    let mut changes = index.subscribe();
+    changes.borrow_and_update();
+    index.put(&id(), mk_pod("p1", 10), Origin::Direct, at(0));
+    assert!(!changes.has_changed().unwrap());
+}
+
+#[test]
 fn a_service_without_pod_is_shown_after_a_moment_and_never_trusted() {
     let index = mk_index();
     index.put(&id(), mk_service("s1", Some("p1"), 11), Origin::Watch, at(0));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use stockade_core::{BackendError, SandboxId};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::call_error::CallError;
@@ -22,6 +22,8 @@ use crate::settings::KubernetesSettings;
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(10);
 /// How many reads may go to the API server at once when memory does not answer them.
 const DIRECT_READS: usize = 16;
+/// How many creates may write at once. The API server of a small cluster takes some hundred writes a second.
+const COLD_CREATES: usize = 64;
 
 pub(crate) struct Inner {
     pub(crate) settings: KubernetesSettings,
@@ -31,6 +33,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) creating: KeyedLock,
     pub(crate) direct_reads: Semaphore,
+    cold_creates: Semaphore,
 }
 
 impl Inner {
@@ -42,12 +45,24 @@ impl Inner {
         metrics: Metrics,
     ) -> Self {
         let direct_reads = Semaphore::new(DIRECT_READS);
-        Self { settings, cluster, index, health, metrics, creating: KeyedLock::default(), direct_reads }
+        let cold_creates = Semaphore::new(COLD_CREATES);
+        let creating = KeyedLock::default();
+        Self { settings, cluster, index, health, metrics, creating, direct_reads, cold_creates }
     }
 
     /// Whether memory may be answered from.
     pub(crate) fn is_fresh(&self) -> bool {
         self.index.proven_age(Instant::now()).is_some_and(|age| age < MAX_AGE)
+    }
+
+    /// A turn to write for a create. Held while writing and not while waiting: the ends of others' Pods, on a
+    /// node that is gone, must not keep new sandboxes from being made.
+    pub(crate) async fn turn_to_write(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, BackendError> {
+        let turn = tokio::time::timeout_at(deadline, self.cold_creates.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or(BackendError::Overloaded {
+            what: "too many sandboxes are being created",
+            retry_after: Duration::from_secs(2),
+        })
     }
 
     pub(crate) fn failed(&self, error: CallError, doing: &str) -> BackendError {

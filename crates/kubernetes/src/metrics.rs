@@ -61,7 +61,8 @@ impl Metrics {
         );
         registry.register(
             "direct_reads",
-            "Reads that went to the API server because the index was not proven fresh",
+            "Reads that went to the API server: an absence to confirm, the reconciliation endpoint, events, or an index \
+             that is not proven fresh",
             inner.direct_reads.clone(),
         );
         registry.register("repairs", "Half-made sandboxes completed or removed", inner.repairs.clone());
@@ -83,6 +84,7 @@ impl Metrics {
             Some(CallError::Expired) => "expired",
             Some(CallError::Unauthorized(_)) => "unauthorized",
             Some(CallError::Forbidden(_)) => "forbidden",
+            Some(CallError::Denied(_)) => "denied",
             Some(CallError::Quota(_)) => "quota",
             Some(CallError::Invalid(_)) => "invalid",
             Some(CallError::Throttled(_)) => "throttled",

@@ -10,30 +10,42 @@ use crate::call_error::CallError;
 use crate::cluster::Cluster;
 use crate::health::Health;
 
-/// Makes sure of the namespace once, trying until the API server answers.
+/// Makes sure of the namespace once, trying until it is there.
 pub(crate) async fn ensure_at_start(cluster: Arc<Cluster>, health: Arc<Health>) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    let namespace = cluster.namespace();
+    let mut told = false;
     loop {
-        match ensure(&cluster).await {
-            Ok(()) => {
-                health.namespace(None);
-                return;
-            }
-            Err(CallError::Forbidden(message)) => {
-                // Roles bound to one namespace cannot see the namespace itself, and need not.
+        let problem = match cluster.namespace_uid().await {
+            Ok(Some(_)) => break,
+            Err(CallError::Forbidden(said)) => {
+                // A role need not let us see the namespace itself.
                 warn!(
-                    namespace = cluster.namespace(),
-                    message,
-                    "cannot look at the namespace; it must be there. The reconciliation endpoint needs the \
-                     right to get it"
+                    namespace,
+                    said, "cannot look at the namespace; without that right, no reconciliation endpoint"
                 );
-                health.namespace(None);
-                return;
+                break;
             }
-            Err(error) => health.namespace(Some(error.to_string())),
+            Ok(None) => match cluster.create_namespace().await {
+                Ok(()) => {
+                    info!(namespace, "made the namespace");
+                    break;
+                }
+                Err(error) => format!(
+                    "namespace '{namespace}' does not exist and cannot be made ({error}): kubectl create namespace \
+                     {namespace}"
+                ),
+            },
+            Err(error) => error.to_string(),
+        };
+        if !told {
+            warn!(problem, "the namespace is not there yet");
+            told = true;
         }
+        health.namespace(Some(problem));
         tokio::time::sleep(backoff.next()).await;
     }
+    health.namespace(None);
 }
 
 /// Makes the namespace when it is missing.

@@ -2,6 +2,7 @@
 //! there before anything is said to be absent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::LogParams;
@@ -9,14 +10,18 @@ use stockade_core::backend::{LogOptions, LogStream};
 use stockade_core::sandbox::{FoundSandbox, Reconciliation, SandboxEvent};
 use stockade_core::{BackendError, Sandbox, SandboxId};
 use tokio::sync::SemaphorePermit;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use crate::call_error::CallError;
 use crate::cluster::CALL_LIMIT;
 use crate::create::is_final;
 use crate::index::{Index, Lookup, Origin, answer};
 use crate::inner::Inner;
 use crate::manifest::SANDBOX_CONTAINER;
 use crate::record::{PodRecord, Record, ServiceRecord};
+
+/// How often a wait looks by itself, beside what the watch tells.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 pub(crate) async fn get(inner: &Inner, id: &SandboxId) -> Result<Option<Arc<Sandbox>>, BackendError> {
     if inner.is_fresh()
@@ -93,14 +98,19 @@ pub(crate) async fn wait_ready(
 ) -> Result<Arc<Sandbox>, BackendError> {
     let mut changes = inner.index.subscribe();
     loop {
+        changes.borrow_and_update();
         let sandbox = get(inner, id).await?.ok_or_else(|| BackendError::NotFound { id: id.clone() })?;
         let now = Instant::now();
         if is_final(&sandbox) || now >= deadline {
             return Ok(sandbox);
         }
-        // A broken watch says nothing: then the loop reads directly, once per call limit.
-        let look_at = deadline.min(now + CALL_LIMIT);
-        let _ = timeout_at(look_at, changes.changed()).await;
+        let look_at = deadline.min(now + LOOK_AGAIN);
+        if inner.is_fresh() {
+            let _ = timeout_at(look_at, changes.changed()).await;
+        } else {
+            // Each look is a read of the API server now, which has trouble enough.
+            sleep_until(look_at).await;
+        }
     }
 }
 
@@ -141,7 +151,12 @@ pub(crate) async fn logs(
         tail_lines: Some(i64::from(options.tail_lines)),
         ..LogParams::default()
     };
-    let reader = inner.cluster.log(id, &params).await.map_err(|error| inner.failed(error, &doing))?;
+    let reader = inner.cluster.log(id, &params).await.map_err(|error| match error {
+        CallError::Invalid(said) => {
+            BackendError::NotReady { message: format!("there is no log yet: {said}") }
+        }
+        error => inner.failed(error, &doing),
+    })?;
     Ok(crate::log_stream::pieces(reader))
 }
 

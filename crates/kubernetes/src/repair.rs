@@ -24,17 +24,26 @@ const AT_ONCE: usize = 50;
 pub(crate) async fn run(inner: Arc<Inner>) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut round = 0;
     loop {
         ticks.tick().await;
         // On old knowledge nothing is done.
         if inner.is_fresh() {
-            once(&inner, Timestamp::now()).await;
+            once(&inner, Timestamp::now(), round).await;
+            round += 1;
         }
     }
 }
 
-pub(crate) async fn once(inner: &Inner, now: Timestamp) {
-    for action in plan(&inner.index.halves(), now).into_iter().take(AT_ONCE) {
+/// One round. Each begins elsewhere, so that some that cannot be repaired do not starve the others.
+async fn once(inner: &Inner, now: Timestamp, round: usize) {
+    let mut actions = plan(&inner.index.halves(), now);
+    if actions.is_empty() {
+        return;
+    }
+    let first = round.wrapping_mul(AT_ONCE) % actions.len();
+    actions.rotate_left(first);
+    for action in actions.into_iter().take(AT_ONCE) {
         match act(inner, &action).await {
             Ok(true) => {
                 inner.metrics.repaired();

@@ -9,8 +9,8 @@ use stockade_core::{ContractVersion, SandboxSpec};
 use crate::manifest::{SANDBOX_CONTAINER, SIGNATURE_ANNOTATION, is_ours};
 use crate::record::{PodRecord, Record};
 
-/// Where the API server mounts the service account's token into every container.
-const SERVICE_ACCOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The source of volumes that admission plugins add: the service account's token first of all.
+const INJECTED: &str = "injected";
 
 /// Compares the live Pod with the one we would make now.
 ///
@@ -41,12 +41,35 @@ pub(crate) fn check(
         && is_ours(live.metadata.labels.as_ref(), &spec.id)
         && signature(live).is_some()
         && signature(live) == signature(wanted)
-        && containers(live) == containers(wanted);
+        && sees_the_same(live, wanted);
     if same { Ok(()) } else { Err(Conflict::Mounts) }
 }
 
 fn signature(pod: &Pod) -> Option<&str> {
     pod.metadata.annotations.as_ref()?.get(SIGNATURE_ANNOTATION).map(String::as_str)
+}
+
+/// Whether each of our containers sees what it should. What clusters inject on their own (tokens, secrets,
+/// certificates of a mesh) does not count as long as it covers nothing of ours; a directory of the node, or a
+/// claim, that nobody asked for does.
+fn sees_the_same(live: &Pod, wanted: &Pod) -> bool {
+    let (Some(live), Some(wanted)) = (containers(live), containers(wanted)) else { return false };
+    let same_names = live.keys().eq(wanted.keys());
+    same_names
+        && wanted.iter().all(|(name, wanted)| {
+            let live = &live[name];
+            wanted.is_subset(live)
+                && live.difference(wanted).all(|extra| {
+                    extra.source == INJECTED && !wanted.iter().any(|seen| covers(&extra.place, &seen.place))
+                })
+        })
+}
+
+/// Whether a mount at `upper` hides `lower`, or part of it.
+fn covers(upper: &str, lower: &str) -> bool {
+    let below =
+        |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    below(lower, upper) || below(upper, lower)
 }
 
 /// What each container that mounts something sees: by place, not by volume name or order.
@@ -72,14 +95,14 @@ fn containers(pod: &Pod) -> Option<Containers> {
 
 fn seen(container: &Container, volumes: &BTreeMap<&str, &Volume>) -> BTreeSet<Seen> {
     let mounts = container.volume_mounts.iter().flatten();
-    let own = mounts.filter(|mount| mount.mount_path != SERVICE_ACCOUNT_PATH);
-    own.map(|mount| Seen {
-        place: mount.mount_path.clone(),
-        source: volumes.get(mount.name.as_str()).map_or_else(|| "missing".to_owned(), |v| source(v)),
-        sub_path: sub_path(mount),
-        read_only: mount.read_only.unwrap_or(false),
-    })
-    .collect()
+    mounts
+        .map(|mount| Seen {
+            place: mount.mount_path.clone(),
+            source: volumes.get(mount.name.as_str()).map_or_else(|| "missing".to_owned(), |v| source(v)),
+            sub_path: sub_path(mount),
+            read_only: mount.read_only.unwrap_or(false),
+        })
+        .collect()
 }
 
 fn sub_path(mount: &VolumeMount) -> String {
@@ -100,7 +123,11 @@ fn source(volume: &Volume) -> String {
     if volume.empty_dir.is_some() {
         return "empty".to_owned();
     }
-    "other".to_owned()
+    let is_injected = volume.projected.is_some()
+        || volume.secret.is_some()
+        || volume.config_map.is_some()
+        || volume.downward_api.is_some();
+    if is_injected { INJECTED.to_owned() } else { "other".to_owned() }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ fn inject_service_account(pod: &mut Pod) {
     for container in &mut spec.containers {
         container.volume_mounts.as_mut().unwrap().push(VolumeMount {
             name: "kube-api-access-x".into(),
-            mount_path: SERVICE_ACCOUNT_PATH.into(),
+            mount_path: "/var/run/secrets/kubernetes.io/serviceaccount".into(),
             read_only: Some(true),
             ..VolumeMount::default()
         });
@@ -55,6 +55,25 @@ fn a_pod_is_the_same_after_the_api_server_added_its_own() {
     let mut live = mk_pod(&mk_spec());
     inject_service_account(&mut live);
     assert_eq!(verdict(&live, &mk_spec(), V2), Ok(()));
+}
+
+#[test]
+fn what_is_injected_over_something_of_ours_counts() {
+    let mut live = mk_pod(&mk_spec());
+    inject_service_account(&mut live);
+    let mounts = live.spec.as_mut().unwrap().containers[0].volume_mounts.as_mut().unwrap();
+    mounts.last_mut().unwrap().mount_path = "/mnt/user-data/x".into();
+    assert_eq!(verdict(&live, &mk_spec(), V2), Err(Conflict::Mounts));
+}
+
+#[test]
+fn a_directory_of_the_node_that_nobody_asked_for_is_a_conflict() {
+    let mut live = mk_pod(&mk_spec());
+    let spec = live.spec.as_mut().unwrap();
+    let volume = spec.volumes.as_ref().unwrap()[0].name.clone();
+    let extra = VolumeMount { name: volume, mount_path: "/host".into(), ..VolumeMount::default() };
+    spec.containers[0].volume_mounts.as_mut().unwrap().push(extra);
+    assert_eq!(verdict(&live, &mk_spec(), V2), Err(Conflict::Mounts));
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub struct KubernetesSettings {
     pub node_host: String,
     /// `KUBECONFIG_PATH`.
     pub kubeconfig: PathBuf,
+    /// Whether that variable was set: then the file is waited for inside a Pod too.
+    pub kubeconfig_is_set: bool,
     /// `K8S_API_SERVER`: replaces the kubeconfig's server; its certificate is then not checked.
     pub api_server: Option<String>,
     /// Where files lie.

@@ -38,7 +38,10 @@ pub(crate) async fn follow(feed: Feed) {
             Ok(()) => backoff.reset(),
             Err(CallError::Forbidden(message)) => {
                 if !told {
-                    warn!(message, "no right to watch events: answers lack reasons such as FailedMount");
+                    warn!(
+                        said = message,
+                        "no right to watch events: answers lack reasons such as FailedMount"
+                    );
                     told = true;
                 }
                 tokio::time::sleep(FORBIDDEN_WAIT).await;
@@ -80,8 +83,9 @@ fn take(feed: &Feed, event: &Event) {
     let about = &event.involved_object;
     let Some(id) = about.name.as_deref().and_then(id_of_pod) else { return };
     let (Some(uid), Some(reason)) = (about.uid.as_deref(), event.reason.as_deref()) else { return };
-    // A probe that fails while the agent starts is what starting looks like, not what is wrong.
-    if reason == "Unhealthy" {
+    // A probe that fails while the agent starts is what starting looks like, not what is wrong. What the
+    // scheduler could not do, the Pod says itself as long as it is true.
+    if matches!(reason, "Unhealthy" | "FailedScheduling") {
         return;
     }
     let detail = event.message.as_deref().unwrap_or_default();

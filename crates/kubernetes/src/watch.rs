@@ -2,10 +2,11 @@
 //!
 //! # How freshness is proven
 //! Each watch is asked for only a few seconds and then for the next few. While it runs, one object is listed,
-//! consistently: that makes the API server catch up with its store and says which revision that is. When we are
-//! there already, that is the proof. When not, the bookmark that an API server sends two seconds before a watch
-//! ends is. (It sends one only when there is something to say; without the list, a quiet namespace gets none.
-//! Seen on 1.34.) A watch that brings no proof is followed by a complete list, and one that brings neither
+//! consistently: that makes the API server catch up with its store and says which revision that is. Once we have
+//! come that far, by an event or by the bookmark that an API server sends two seconds before a watch ends, it is
+//! proven that nothing is missing of what was there when the watch began. (A bookmark alone would prove nothing:
+//! it may come late, and from a server that is behind its store. And it is sent  only when there is something to say; without
+//! the list, a quiet namespace gets none. Seen on 1.34.) A watch that brings no proof is followed by a complete list, and one that brings neither
 //! event nor end is a connection that is dead without knowing it.
 
 use std::convert::Infallible;
@@ -31,8 +32,8 @@ use crate::metrics::Metrics;
 use crate::record::Revision;
 
 /// How long one watch lasts. The bookmark comes two seconds before the end, give or take the second at which
-/// the API server looks, so that proofs are at most about seven seconds apart.
-const WATCH_SECONDS: u32 = 5;
+/// the API server looks, and proves what was true when the watch began: at most 7.3 s later the next one does.
+const WATCH_SECONDS: u32 = 4;
 /// Silence beyond the end of the watch: the connection is dead.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 2);
 /// A watch that ends sooner than this without having brought anything is not asked for again at once.
@@ -55,6 +56,15 @@ pub(crate) struct Feed {
     pub(crate) index: Arc<Index>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Metrics,
+}
+
+impl Feed {
+    /// The watch of this kind has proven itself.
+    fn works<R: Slot>(&self) {
+        if self.health.works(R::KIND) {
+            info!(resource = R::KIND.name(), sandboxes = self.index.len(), "watching");
+        }
+    }
 }
 
 /// Feeds the index with one kind of object, for ever.
@@ -107,11 +117,7 @@ async fn session<R: Slot>(feed: &Feed, backoff: &mut Backoff) -> Result<Infallib
 async fn relist<R: Slot>(feed: &Feed) -> Result<String, WatchError> {
     let started = Instant::now();
     let (records, revision) = feed.cluster.list::<R>().await?;
-    let count = records.len();
     feed.index.replace(records, Revision::parse(&revision), started, Timestamp::now());
-    if feed.health.works(R::KIND) {
-        info!(resource = R::KIND.name(), count, "watching");
-    }
     Ok(revision)
 }
 
@@ -133,6 +139,7 @@ async fn watch_once<R: Slot>(feed: &Feed, mut revision: String) -> Result<End, W
     let current = feed.cluster.current_revision::<R>();
     pin_mut!(events, current);
     let (mut proven, mut asking) = (false, true);
+    let mut target: Option<Revision> = None;
     let mut silent_at = opened_at + SILENCE;
     loop {
         tokio::select! {
@@ -141,22 +148,22 @@ async fn watch_once<R: Slot>(feed: &Feed, mut revision: String) -> Result<End, W
                 let Some(event) = next.map_err(CallError::from)? else {
                     return Ok(End { revision, proven });
                 };
-                let now = Instant::now();
-                silent_at = now + SILENCE;
+                silent_at = Instant::now() + SILENCE;
                 if let Some(reached) = apply::<R>(&feed.index, event)? {
-                    feed.index.prove(R::KIND, Revision::parse(&reached), now);
+                    feed.index.reach(R::KIND, Revision::parse(&reached));
                     revision = reached;
-                    proven = true;
                 }
             }
             current = &mut current, if asking => {
                 asking = false;
                 // A failure here is the watch's to report, if it is more than a passing one.
-                if current.is_ok_and(|current| Revision::parse(&current) <= Revision::parse(&revision)) {
-                    feed.index.prove(R::KIND, Revision::parse(&revision), opened_at);
-                    proven = true;
-                }
+                target = current.ok().map(|current| Revision::parse(&current));
             }
+        }
+        if !proven && target.is_some_and(|target| target <= Revision::parse(&revision)) {
+            proven = true;
+            feed.index.prove(R::KIND, Revision::parse(&revision), opened_at);
+            feed.works::<R>();
         }
     }
 }

@@ -52,6 +52,15 @@ impl ApiError {
         }
     }
 
+    pub(crate) fn unavailable(code: &'static str, detail: impl Into<String>, retry_after: u64) -> Self {
+        Self::Own {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code,
+            detail: detail.into(),
+            retry_after: Some(retry_after),
+        }
+    }
+
     pub(crate) fn not_built(what: &str) -> Self {
         Self::own(
             StatusCode::NOT_IMPLEMENTED,
@@ -101,7 +110,7 @@ fn backend_response(error: &BackendError) -> Response {
 fn status_of(error: &BackendError) -> (StatusCode, Option<u64>) {
     match error {
         BackendError::Mount(_) => (StatusCode::BAD_REQUEST, None),
-        BackendError::Conflict { .. } => (StatusCode::CONFLICT, None),
+        BackendError::Conflict { .. } | BackendError::NotReady { .. } => (StatusCode::CONFLICT, None),
         BackendError::NotFound { .. } => (StatusCode::NOT_FOUND, None),
         BackendError::Overloaded { retry_after, .. } => {
             (StatusCode::TOO_MANY_REQUESTS, Some(retry_after.as_secs().max(1)))

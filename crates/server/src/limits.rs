@@ -12,8 +12,9 @@ use tokio::time;
 use crate::error::ApiError;
 use crate::state::ServerState;
 
-/// Creates that run at once. The API server of a small cluster takes some hundred writes a second.
-const CREATES_RUNNING: usize = 64;
+/// Creates that run at once. Most of them wait for the end of a former sandbox, or for one another; how many
+/// may write at once is the backend's to bound.
+const CREATES_RUNNING: usize = 512;
 /// Creates that wait for their turn.
 const CREATES_WAITING: usize = 256;
 /// How long a create waits for its turn: what is left has to do for the create itself.

@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 use stockade_kubernetes::KubernetesBackend;
 use stockade_server::ServerState;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use crate::settings::Settings;
 use crate::signals::Signals;
@@ -15,6 +16,8 @@ use crate::signals::Signals;
 /// How long requests under way may take to finish after a signal. With all the rest, the process has
 /// ended within 5 s.
 const DRAIN: Duration = Duration::from_secs(4);
+/// How long the server of the first moments may take to finish what it answers.
+const HANDOVER: Duration = Duration::from_millis(200);
 /// The exit code of a process that a second signal ended; 128 and SIGTERM's number, as shells say it.
 const ENDED_AT_ONCE: i32 = 143;
 
@@ -30,6 +33,11 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {address} (--listen or STOCKADE_LISTEN)"))?;
     let mut registry = Registry::default();
+    let (listener, meanwhile) = twice(listener).context("cannot share the listening socket")?;
+    let (started, wait) = oneshot::channel::<()>();
+    let wait = async move { drop(wait.await) };
+    let meanwhile =
+        tokio::spawn(stockade_server::serve(meanwhile, stockade_server::starting_router(), wait, HANDOVER));
     let backend = tokio::select! {
         backend = KubernetesBackend::start(settings.kubernetes, &mut registry) => backend?,
         signal = signals.next() => {
@@ -37,6 +45,8 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
             return Ok(());
         }
     };
+    drop(started);
+    meanwhile.await.context("the server of the first moments failed")?;
     let state = ServerState::new(backend, settings.server, registry);
     tracing::info!(%address, "serving");
     let shutdown = async move {
@@ -51,6 +61,13 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let drained = stockade_server::serve(listener, stockade_server::router(state), shutdown, DRAIN).await;
     tracing::info!(cut_off = drained.cut_off, "ended");
     Ok(())
+}
+
+/// The same socket twice, for two servers one after the other: what comes between them waits in its queue.
+fn twice(listener: TcpListener) -> std::io::Result<(TcpListener, TcpListener)> {
+    let first = listener.into_std()?;
+    let second = first.try_clone()?;
+    Ok((TcpListener::from_std(first)?, TcpListener::from_std(second)?))
 }
 
 /// What the settings amount to; what an operator would have to know afterwards.

@@ -166,7 +166,9 @@ async fn a_refused_mount_names_field_and_value_before_any_call() {
 async fn each_failure_of_the_api_server_has_its_status() {
     for (fault, expect, code) in [
         (Fault::status(401, "Unauthorized", "Unauthorized"), 500, "backend_forbidden"),
-        (Fault::status(403, "Forbidden", "pods is forbidden"), 500, "backend_forbidden"),
+        (Fault::status(403, "Forbidden", "User \"x\" cannot create pods"), 500, "backend_forbidden"),
+        (Fault::status(403, "Forbidden", "violates PodSecurity"), 500, "backend_rejected"),
+        (Fault::status(404, "", "404 page not found"), 503, "backend_unreachable"),
         (Fault::status(403, "Forbidden", "exceeded quota: q"), 503, "quota_exceeded"),
         (Fault::status(422, "Invalid", "image: Required value"), 500, "backend_rejected"),
         (Fault::status(429, "TooManyRequests", "slow down"), 429, "overloaded"),
@@ -223,6 +225,52 @@ async fn a_former_sandbox_that_does_not_end_is_said_within_the_callers_time() {
     let answer = world.create(json!({ "sandbox_id": "a1" })).await;
     assert_eq!((answer.status.as_u16(), answer.retry_after), (503, true), "{}", answer.text);
     assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_leaves_no_half() {
+    let world = world().await;
+    {
+        let create = world.create(json!({ "sandbox_id": "a1" }));
+        futures::pin_mut!(create);
+        assert!(futures::poll!(&mut create).is_pending());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((world.api.objects("pods").len(), world.api.objects("services").len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn creates_that_wait_for_a_dead_node_keep_nobody_from_creating() {
+    let world = world().await;
+    let names: Vec<String> = (0..100).map(|number| format!("old-{number}")).collect();
+    for name in &names {
+        world.create(json!({ "sandbox_id": name })).await;
+        world.call("DELETE", &format!("/api/sandboxes/{name}"), None).await;
+    }
+    // Their Pods never end: the kubelet of their node is gone.
+    let waiting = names.iter().map(|name| world.create(json!({ "sandbox_id": name })));
+    let waiting = futures::future::join_all(waiting);
+    let fresh = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let started = tokio::time::Instant::now();
+        let answer = world.create(json!({ "sandbox_id": "new" })).await;
+        (answer.status, started.elapsed())
+    };
+    let (waited, (status, took)) = tokio::join!(waiting, fresh);
+    assert_eq!(status, StatusCode::OK);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(waited.iter().all(|answer| answer.status == StatusCode::SERVICE_UNAVAILABLE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_not_there_yet_is_the_callers_to_wait_for() {
+    let world = world().await;
+    world.create(json!({ "sandbox_id": "a1" })).await;
+    let said = "container \"sandbox\" in pod \"sandbox-a1\" is waiting to start: ImagePullBackOff";
+    world.api.fail("get", "pods", Fault::status(400, "BadRequest", said), 1);
+    let answer = world.call("GET", "/api/sandboxes/a1/logs", None).await;
+    assert_eq!((answer.status, &answer.json()["code"]), (StatusCode::CONFLICT, &json!("not_ready")));
+    assert!(answer.text.contains("waiting to start"), "{}", answer.text);
 }
 
 #[tokio::test(start_paused = true)]

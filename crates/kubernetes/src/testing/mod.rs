@@ -270,6 +270,12 @@ fn not_found(resource: &str, name: &str) -> Answer {
     status(404, "NotFound", &format!("{resource} \"{name}\" not found"))
 }
 
+/// What a status is about, as an API server says it: the first word of such a message.
+fn about(reason: &str, message: &str) -> Value {
+    let kind = message.split(' ').next().filter(|_| reason == "NotFound").unwrap_or_default();
+    json!({ "kind": kind })
+}
+
 fn ok(code: StatusCode, body: &Value) -> Answer {
     let body = Full::new(Bytes::from(body.to_string())).map_err(|never| match never {});
     let mut answer = Response::new(BodyExt::boxed(body));
@@ -280,7 +286,7 @@ fn ok(code: StatusCode, body: &Value) -> Answer {
 fn status(code: u16, reason: &str, message: &str) -> Answer {
     let body = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "code": code, "reason": reason, "message": message,
+        "code": code, "reason": reason, "message": message, "details": about(reason, message),
     });
     ok(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &body)
 }

@@ -19,6 +19,7 @@ pub fn settings(contract: ContractVersion, base: &HostPath) -> KubernetesSetting
         service_type: ServiceType::NodePort,
         node_host: "node".to_owned(),
         kubeconfig: PathBuf::from("/nonexistent"),
+        kubeconfig_is_set: true,
         api_server: None,
         storage: StorageLayout {
             base: base.clone(),

@@ -181,19 +181,6 @@ async fn a_missing_namespace_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_goes_away_leaves_no_half() {
-    let world = world().await;
-    let spec = SandboxSpec::new(id("a"));
-    {
-        let create = world.backend.create(&spec, in_seconds(25));
-        futures::pin_mut!(create);
-        assert!(futures::poll!(&mut create).is_pending());
-    }
-    pass(1).await;
-    assert_eq!((world.api.objects("pods").len(), world.api.objects("services").len()), (1, 1));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_half_that_a_killed_server_left_is_completed() {
     let world = world().await;
     world.create("a").await.unwrap();

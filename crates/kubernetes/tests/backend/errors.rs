@@ -66,7 +66,7 @@ async fn a_missing_pod_is_never_said_while_the_api_server_fails() {
 #[tokio::test(start_paused = true)]
 async fn without_the_right_to_watch_events_everything_else_works() {
     let world = world_unproven();
-    let fault = Fault::status(403, "Forbidden", "events is forbidden");
+    let fault = Fault::status(403, "Forbidden", "events is forbidden: User \"x\" cannot list");
     world.api.fail("list", "events", fault.clone(), usize::MAX);
     world.api.fail("watch", "events", fault, usize::MAX);
     until(&world, |backend| backend.health().ready).await;
@@ -78,7 +78,8 @@ async fn without_the_right_to_watch_events_everything_else_works() {
 #[tokio::test(start_paused = true)]
 async fn without_the_right_to_see_the_namespace_only_reconciliation_is_lost() {
     let world = world_unproven();
-    let fault = Fault::status(403, "Forbidden", "namespaces \"deer-flow\" is forbidden");
+    let fault =
+        Fault::status(403, "Forbidden", "namespaces \"deer-flow\" is forbidden: User \"x\" cannot get");
     world.api.fail("get", "namespaces", fault, usize::MAX);
     until(&world, |backend| backend.health().ready).await;
     world.create("a").await.unwrap();

@@ -6,6 +6,7 @@ mod not_built;
 mod observe;
 mod reconciliation;
 mod sandboxes;
+mod starting;
 
 use axum::response::IntoResponse;
 use axum::routing::{get, patch, post};
@@ -19,6 +20,8 @@ use crate::error::ApiError;
 use crate::openapi::Description;
 use crate::state::ServerState;
 use crate::{auth, limits, origin, panics, telemetry};
+
+pub use starting::starting_router;
 
 /// The whole server but for its connections.
 pub fn router(state: ServerState) -> Router {

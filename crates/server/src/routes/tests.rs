@@ -420,13 +420,13 @@ async fn a_caller_that_hangs_up_leaves_no_half_sandbox() {
 async fn more_creates_than_there_is_room_for_are_told_to_come_back() {
     let server = Arc::new(mk_server());
     server.backend.creates.forget_permits(usize::MAX);
-    let creates: Vec<_> = (0..321)
+    let creates: Vec<_> = (0..769)
         .map(|number| {
             let server = Arc::clone(&server);
             tokio::spawn(async move { server.create(format!(r#"{{"sandbox_id":"s{number}"}}"#)).await })
         })
         .collect();
-    server.backend.begun.acquire_many(64).await.unwrap().forget();
+    server.backend.begun.acquire_many(512).await.unwrap().forget();
     tokio::time::advance(Duration::from_secs(1)).await;
     server.backend.creates.add_permits(1000);
     let mut statuses = Vec::new();
@@ -440,7 +440,7 @@ async fn more_creates_than_there_is_room_for_are_told_to_come_back() {
         }
         statuses.push(answer.status);
     }
-    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 320);
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 768);
     assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 1);
 }
 

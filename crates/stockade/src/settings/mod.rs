@@ -112,6 +112,7 @@ fn read_kubernetes(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> (Kube
         let seconds = text.parse().ok().filter(|seconds| (1..=300).contains(seconds));
         seconds.ok_or("must be a number of seconds from 1 to 300")
     });
+    let kubeconfig = reader.text("KUBECONFIG_PATH");
     let settings = KubernetesSettings {
         namespace: reader
             .parse("K8S_NAMESPACE", values::dns_label)
@@ -124,9 +125,8 @@ fn read_kubernetes(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> (Kube
         node_host: reader
             .parse("NODE_HOST", values::url_host)
             .unwrap_or_else(|| DEFAULT_NODE_HOST.to_owned()),
-        kubeconfig: PathBuf::from(
-            reader.text("KUBECONFIG_PATH").unwrap_or_else(|| DEFAULT_KUBECONFIG.to_owned()),
-        ),
+        kubeconfig_is_set: kubeconfig.is_some(),
+        kubeconfig: PathBuf::from(kubeconfig.unwrap_or_else(|| DEFAULT_KUBECONFIG.to_owned())),
         api_server: reader.parse("K8S_API_SERVER", values::server_url),
         storage: storage.layout,
         lark,

@@ -20,7 +20,15 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Storage {
     let host_path = |text: &str| {
         HostPath::new(text).map_err(|error| format!("{error}; write it like /srv/deer-flow or C:\\deer-flow"))
     };
-    let configured_base = reader.parse("DEER_FLOW_HOST_BASE_DIR", host_path);
+    let configured_base = reader.parse("DEER_FLOW_HOST_BASE_DIR", |text| {
+        let base = host_path(text)?;
+        if base.is_root() {
+            return Err(format!(
+                "{base} is the root: every directory of the node would be a mount's to take"
+            ));
+        }
+        Ok(base)
+    });
     let threads = reader.parse("THREADS_HOST_PATH", host_path);
     let above_threads = threads.as_ref().and_then(directory_of_threads);
     let extra_mount_base = configured_base.clone().or(above_threads);
@@ -72,9 +80,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Storage {
     Storage { layout, reason, warnings }
 }
 
-/// A directory named `threads` lies in a base directory.
+/// A directory named `threads` lies in a base directory. A root is none: every directory of the node would be
+/// below it.
 fn directory_of_threads(threads: &HostPath) -> Option<HostPath> {
-    threads.split_last().filter(|(_, name)| *name == "threads").map(|(above, _)| above)
+    let (above, name) = threads.split_last()?;
+    (name == "threads" && !above.is_root()).then_some(above)
 }
 
 fn default_base() -> HostPath {
