@@ -5,9 +5,9 @@
 //! consistently: that makes the API server catch up with its store and says which revision that is. Once we have
 //! come that far, by an event or by the bookmark that an API server sends two seconds before a watch ends, it is
 //! proven that nothing is missing of what was there when the watch began. (A bookmark alone would prove nothing:
-//! it may come late, and from a server that is behind its store. And it is sent  only when there is something to say; without
-//! the list, a quiet namespace gets none. Seen on 1.34.) A watch that brings no proof is followed by a complete list, and one that brings neither
-//! event nor end is a connection that is dead without knowing it.
+//! it may come late, and from a server that is behind its store. And it is sent only when there is something to
+//! say; without the list, a quiet namespace gets none. Seen on 1.34.) A watch that brings no proof is followed by
+//! a complete list, and one that brings neither event nor end is a connection that is dead without knowing it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -94,6 +94,7 @@ async fn session<R: Slot>(feed: &Feed, backoff: &mut Backoff) -> Result<Infallib
         let end = match watch_once::<R>(feed, revision.clone()).await {
             Ok(end) => end,
             Err(WatchError::Call(CallError::Expired)) => {
+                tokio::time::sleep(TOO_SHORT.saturating_sub(started.elapsed())).await;
                 revision = relist::<R>(feed).await?;
                 continue;
             }
