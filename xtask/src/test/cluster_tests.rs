@@ -35,7 +35,8 @@ pub(super) fn run(run: &Run, log: &mut Log) -> Result<()> {
         return run_tests(run, log, &handle, &tests);
     }
     let was_up = cluster::status(DEFAULT_NAME)?.running;
-    let _down = (!was_up || run.in_ci).then_some(TakeDown);
+    // Lazily: a value that is not wanted would be dropped at once, and take down what was found up.
+    let _down = (!was_up || run.in_ci).then(|| TakeDown);
     let handle = cluster::up(&Options::default())?;
     if was_up {
         load_current_image()?;
