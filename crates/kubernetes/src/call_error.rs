@@ -123,7 +123,7 @@ fn fixed_text(error: &kube::Error) -> Option<&'static str> {
 }
 
 impl CallError {
-    /// Worth another try with the same request, by itself and soon.
+    /// Our namespace is not there: worth making it and trying again.
     pub(crate) fn is_namespace_missing(&self) -> bool {
         matches!(self, Self::NotFound { kind, .. } if kind == "namespaces")
     }

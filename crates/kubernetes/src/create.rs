@@ -59,8 +59,7 @@ pub(crate) async fn create(
         }
     };
     let ready = make_pod(inner, spec, &pod, deadline).await?;
-    let _turn_to_write = inner.turn_to_write(deadline).await?;
-    match make_service(inner, spec, &ready.pod).await {
+    match make_service(inner, spec, &ready.pod, deadline).await {
         Ok(service) => finish(inner, spec, &ready.pod, &service),
         Err(error) => {
             if ready.is_new {
@@ -199,6 +198,7 @@ async fn make_service(
     inner: &Inner,
     spec: &SandboxSpec,
     pod: &PodRecord,
+    deadline: Instant,
 ) -> Result<ServiceRecord, BackendError> {
     let id = &spec.id;
     if let Some(known) = inner.index.records(id).1
@@ -208,6 +208,7 @@ async fn make_service(
     {
         return Ok(known);
     }
+    let _turn_to_write = inner.turn_to_write(deadline).await?;
     add_service(inner, id, &pod.uid).await
 }
 
