@@ -7,14 +7,13 @@ use axum::Router;
 use axum::extract::{Path as UrlPath, Query, Request, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
-use http::{StatusCode, header};
-use multer::{Constraints, Multipart, SizeLimit};
+use multer::SizeLimit;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::bash::run_once;
-use crate::http::{ApiError, ok};
+use crate::http::{ApiError, form, ok};
 
 /// Bytes of an archive, which is held in memory while it arrives.
 const ARCHIVE_BYTES: u64 = 32 * 1024 * 1024;
@@ -53,15 +52,7 @@ fn root(app: &App) -> PathBuf {
 }
 
 async fn register(State(app): State<App>, request: Request) -> Answer {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let boundary = multer::parse_boundary(content_type.unwrap_or("")).map_err(|_| {
-        ApiError::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "this route takes multipart/form-data with a boundary",
-        )
-    })?;
-    let constraints = Constraints::new().size_limit(SizeLimit::new().whole_stream(ARCHIVE_BYTES));
-    let mut form = Multipart::with_constraints(request.into_body().into_data_stream(), boundary, constraints);
+    let mut form = form(request, SizeLimit::new().whole_stream(ARCHIVE_BYTES))?;
     let (mut archive, mut path, mut name) = (None, None, None);
     let broken = |error: multer::Error| ApiError::bad_request(format!("the form cannot be read: {error}"));
     while let Some(field) = form.next_field().await.map_err(broken)? {

@@ -8,14 +8,14 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, header};
-use multer::{Constraints, Field, Multipart, SizeLimit};
+use http::StatusCode;
+use multer::{Field, SizeLimit};
 use serde::Serialize;
 
 use super::content::open_for_writing;
 use super::paths::Target;
 use crate::app::App;
-use crate::http::{ApiError, ok};
+use crate::http::{ApiError, form, ok};
 
 /// Bytes gathered before they are written.
 const CHUNK: usize = 256 * 1024;
@@ -31,19 +31,8 @@ struct UploadResult {
 }
 
 pub(crate) async fn upload(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let boundary = multer::parse_boundary(content_type.unwrap_or("")).map_err(|_| {
-        ApiError::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "this route takes multipart/form-data with a boundary",
-        )
-    })?;
     let limits = SizeLimit::new().for_field("path", PATH_BYTES);
-    let mut form = Multipart::with_constraints(
-        request.into_body().into_data_stream(),
-        boundary,
-        Constraints::new().size_limit(limits),
-    );
+    let mut form = form(request, limits)?;
     let mut asked = None;
     while let Some(field) = within(form.next_field()).await? {
         match field.name() {

@@ -1,8 +1,10 @@
 //! What every route shares: the envelope, JSON bodies, and the checks made before a route is reached.
 
 pub(crate) mod body;
+mod form;
 pub(crate) mod guard;
 pub(crate) mod reply;
 
 pub(crate) use body::JsonBody;
+pub(crate) use form::form;
 pub(crate) use reply::{ApiError, ok, ok_with_hint};
