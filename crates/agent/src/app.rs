@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::auth::Gate;
 use crate::bash::Bashes;
 use crate::code::Codes;
 use crate::context::Context;
@@ -49,6 +50,7 @@ struct Shared {
     bashes: Bashes,
     limits: Limits,
     hosts: KnownHosts,
+    gate: Gate,
     context: Context,
     undo: Undo,
     codes: Codes,
@@ -80,10 +82,11 @@ impl App {
                     long_calls: Semaphore::new(LONG_CALLS),
                 },
                 hosts: options.hosts.clone(),
+                gate: Gate::new(options.token_key.clone(), options.ticket_life),
                 context: Context::new(options),
                 undo: Undo::default(),
                 codes: Codes::default(),
-                hooks: Hooks::default(),
+                hooks: Hooks::new(&options.hooks),
                 watches: Watches::default(),
                 terminals: Terminals::default(),
             }),
@@ -117,6 +120,10 @@ impl App {
 
     pub(crate) fn hosts(&self) -> &KnownHosts {
         &self.shared.hosts
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.shared.gate
     }
 
     pub(crate) fn undo(&self) -> &Undo {

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -86,8 +86,28 @@ pub(crate) fn router() -> Router<App> {
     Router::new().route("/v1/sandbox", get(sandbox))
 }
 
-pub(crate) async fn sandbox(State(app): State<App>) -> Response {
-    reply::json(StatusCode::OK, &app.context().answer(app.pool()))
+/// Probes carry no token and need none; then they are told that the sandbox is alive, and no more than where its files are.
+pub(crate) async fn sandbox(State(app): State<App>, headers: HeaderMap) -> Response {
+    let mut answer = app.context().answer(app.pool());
+    if !app.gate().knows(&headers) {
+        answer.withhold();
+    }
+    reply::json(StatusCode::OK, &answer)
+}
+
+impl Answer {
+    /// Leaves out what only callers with a token are told. The shape stays what clients parse.
+    fn withhold(&mut self) {
+        self.data.clear();
+        self.detail = json!({
+            "system": {
+                "os": "", "os_version": "", "arch": "", "user": "", "home_dir": self.home_dir,
+                "workspace": self.workspace, "timezone": "", "occupied_ports": [],
+            },
+            "runtime": { "python": [], "nodejs": [] },
+            "utils": [],
+        });
+    }
 }
 
 impl Context {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   http      the envelope, JSON bodies, the checks before any route
+//!   auth      who may call: tokens and tickets
 //!   server    connections; health checks have a thread of their own
 //!   shell     /v1/shell: bash on real terminals, state kept between commands
 //!   bash      /v1/bash: one process a command, over pipes
@@ -18,6 +19,7 @@
 //! nothing a command prints can disturb the framing of another; the agent outlives what it runs.
 
 mod app;
+mod auth;
 mod bash;
 mod clean;
 mod clock;
@@ -25,21 +27,30 @@ mod code;
 mod context;
 mod extras;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
+mod install;
 mod lifecycle;
 mod mcp;
+mod memory;
 mod options;
 mod output;
 mod pool;
 mod preview;
 mod process;
+mod program;
 mod routes;
 mod seconds;
 mod server;
 mod shell;
 mod text;
 
+pub use auth::TokenKey;
 pub use clean::clean;
+pub use extras::hooks::EnvironmentHooks;
 pub use http::guard::KnownHosts;
+pub use install::{InstallError, install};
 pub use lifecycle::run;
 pub use options::{Options, OptionsError, Parsed};
+pub use program::main;

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::app::App;
 use crate::extras::hooks;
 use crate::options::Options;
-use crate::process::{Reaper, spawn, tree};
-use crate::{routes, server};
+use crate::process::{Reaper, inherited, spawn, tree};
+use crate::{memory, routes, server};
 
 /// Threads that serve calls; a sandbox rarely has more cores.
 const WORKERS: usize = 2;
@@ -30,6 +30,8 @@ const END_POLL: Duration = Duration::from_millis(20);
 /// # Errors
 /// The address cannot be listened on, or the system gives no threads.
 pub fn run(options: &Options) -> io::Result<()> {
+    inherited::keep_from_commands()?;
+    inherited::set_command_groups(&options.command_cgroup_fds)?;
     spawn::raise_open_files();
     spawn::close_inherited_on_exec();
     // Before anything else that takes time: connections wait in the kernel's queue from here on.
@@ -42,6 +44,8 @@ pub fn run(options: &Options) -> io::Result<()> {
         // Registered before the first request, so that no signal ends the agent without its rites.
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // Not earlier: the kernel drops a signal that process 1 has no handler for.
+        inherited::announce(options.ready_fd)?;
         let shutdown = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -49,7 +53,15 @@ pub fn run(options: &Options) -> io::Result<()> {
             }
         };
         workers.spawn(sweep(app.clone()));
+        // A hook that panics is as one that fails.
+        tokio::pin!(shutdown);
+        tokio::select! {
+            _ = workers.spawn(hooks::run_before(app.clone(), options.hooks.clone())) => {}
+            () = &mut shutdown => return Ok(()),
+        }
+        workers.spawn(hooks::run_after(app.clone(), options.hooks.clone()));
         let routes = routes::all(app.clone());
+        memory::let_go_of_program();
         server::serve(listener, app.clone(), routes, workers.handle().clone(), shutdown).await
     });
     workers.block_on(end(app, options.grace));
@@ -72,6 +84,7 @@ async fn sweep(app: App) {
         tokio::time::sleep(SWEEP).await;
         app.shells().sweep().await;
         app.codes().sweep();
+        memory::let_go_of_program();
     }
 }
 

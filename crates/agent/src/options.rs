@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::auth::{TICKET_LIFE, TokenKey};
+use crate::extras::hooks::EnvironmentHooks;
 use crate::http::guard::KnownHosts;
 use crate::shell::registry::MAX_SESSIONS;
 
@@ -22,6 +24,16 @@ pub struct Options {
     pub grace: Duration,
     /// Host names the agent answers to, besides those it always does.
     pub hosts: KnownHosts,
+    /// A descriptor left open for the agent: it writes one byte to it once it listens, and closes it.
+    pub ready_fd: Option<i32>,
+    /// Descriptors left open for the agent: each command writes `0` to all of them before it begins.
+    pub command_cgroup_fds: Vec<i32>,
+    /// Commands that run at the start and before the end.
+    pub hooks: EnvironmentHooks,
+    /// The key of the tokens that callers need. `None`: they need none.
+    pub token_key: Option<TokenKey>,
+    /// How long a ticket is valid.
+    pub ticket_life: Duration,
 }
 
 /// A setting that is wrong: which, what was given, and what would be right.
@@ -38,6 +50,8 @@ pub struct OptionsError {
 pub enum Parsed {
     /// Run with these settings.
     Run(Box<Options>),
+    /// Copy the program into this directory and end.
+    Install(PathBuf),
     /// Print this and end.
     Print(&'static str),
 }
@@ -46,13 +60,20 @@ const HELP: &str = "\
 The Stockade sandbox agent: the AIO sandbox HTTP API.
 
 Usage: stockade-agent [--listen ADDRESS:PORT] [--home DIR] [--grace SECONDS] [--allow-host NAMES]
+                      [--ready-fd N] [--command-cgroup-fd N]...
+       stockade-agent --install DIR
 
   --listen ADDRESS:PORT  where the API listens (default 0.0.0.0:8080; SANDBOX_SRV_PORT sets the port)
   --home DIR             home directory of commands (default $WORKSPACE, else $HOME, else /)
   --grace SECONDS        time for commands to end after SIGTERM (default 5)
   --allow-host NAMES     host names to answer to, comma-separated (also STOCKADE_ALLOWED_HOSTS)
+  --ready-fd N           write a byte to this descriptor once the API listens
+  --command-cgroup-fd N  commands write 0 to this descriptor, a control group's, before they begin
+  --install DIR          copy this program to DIR/stockade-agent and end
 
 MAX_SHELL_SESSIONS sets how many shell sessions there may be (default 128).
+JWT_PUBLIC_KEY (an RSA public key: PEM, or base64 of it) makes every call need a token signed with RS256;
+TICKET_TTL_SECONDS is how long a ticket from POST /tickets stands for one (default 30).
 ";
 
 const DEFAULT_GRACE: Duration = Duration::from_secs(5);
@@ -70,6 +91,8 @@ impl Options {
         let mut listen = None;
         let mut home = None;
         let mut grace = DEFAULT_GRACE;
+        let mut ready_fd = None;
+        let mut command_cgroup_fds = Vec::new();
         let mut hosts = KnownHosts::parse(&variable("STOCKADE_ALLOWED_HOSTS").unwrap_or_default());
         hosts.add(&variable("NODE_HOST").unwrap_or_default());
         let mut arguments = arguments.into_iter();
@@ -81,7 +104,13 @@ impl Options {
             match name.as_str() {
                 "-h" | "--help" => return Ok(Parsed::Print(HELP)),
                 "-V" | "--version" => return Ok(Parsed::Print(concat!(env!("CARGO_PKG_VERSION"), "\n"))),
-                "--listen" | "--home" | "--grace" | "--allow-host" => {}
+                "--listen"
+                | "--home"
+                | "--grace"
+                | "--allow-host"
+                | "--ready-fd"
+                | "--command-cgroup-fd"
+                | "--install" => {}
                 _ => return Err(wrong("argument", &name, "is not known; see --help")),
             }
             let Some(value) = inline.or_else(|| arguments.next()) else {
@@ -91,6 +120,10 @@ impl Options {
                 "--listen" => listen = Some(parse_address(&name, &value)?),
                 "--home" => home = Some(value),
                 "--grace" => grace = parse_seconds(&name, &value)?,
+                "--ready-fd" => ready_fd = Some(parse_descriptor(&name, &value)?),
+                "--command-cgroup-fd" => command_cgroup_fds.push(parse_descriptor(&name, &value)?),
+                "--install" if value.is_empty() => return Err(wrong(&name, &value, "is not a directory")),
+                "--install" => return Ok(Parsed::Install(PathBuf::from(value))),
                 _ => hosts.add(&value),
             }
         }
@@ -109,21 +142,32 @@ impl Options {
                 _ => return Err(wrong("MAX_SHELL_SESSIONS", &value, "is not a number above 0")),
             },
         };
-        if let Some(key) = variable("JWT_PUBLIC_KEY") {
-            let shown: String = key.chars().take(12).collect();
-            return Err(wrong(
-                "JWT_PUBLIC_KEY",
-                &shown,
-                "cannot be honoured yet: this agent checks no tokens; unset it",
-            ));
-        }
+        let hooks = EnvironmentHooks::read(variable)
+            .map_err(|(setting, value, problem)| wrong(setting, &value, problem))?;
+        let token_key = variable("JWT_PUBLIC_KEY").map(|key| parse_key(&key)).transpose()?;
+        let ticket_life = match variable("TICKET_TTL_SECONDS") {
+            None => TICKET_LIFE,
+            Some(value) => parse_ticket_life(&value)?,
+        };
         let home = home.or_else(|| variable("WORKSPACE")).or_else(|| variable("HOME"));
         let home = PathBuf::from(home.unwrap_or_else(|| "/".to_owned()));
         if !home.is_absolute() {
             return Err(wrong("--home", &home.to_string_lossy(), "is not an absolute path"));
         }
         let workspace = home.clone();
-        Ok(Parsed::Run(Box::new(Self { listen, home, workspace, max_shell_sessions, grace, hosts })))
+        Ok(Parsed::Run(Box::new(Self {
+            listen,
+            home,
+            workspace,
+            max_shell_sessions,
+            grace,
+            hosts,
+            ready_fd,
+            command_cgroup_fds,
+            hooks,
+            token_key,
+            ticket_life,
+        })))
     }
 }
 
@@ -136,6 +180,24 @@ fn parse_seconds(setting: &str, value: &str) -> Result<Duration, OptionsError> {
     seconds
         .map(Duration::from_secs_f64)
         .ok_or_else(|| wrong(setting, value, "is not a number of seconds from 0 to 3600"))
+}
+
+/// Those below 3 are standard input, output and error.
+fn parse_descriptor(setting: &str, value: &str) -> Result<i32, OptionsError> {
+    let number = value.parse().ok().filter(|number| *number > 2);
+    number.ok_or_else(|| wrong(setting, value, "is not the number of a descriptor, from 3"))
+}
+
+fn parse_key(value: &str) -> Result<TokenKey, OptionsError> {
+    let shown: String = value.chars().take(30).collect();
+    TokenKey::parse(value).map_err(|problem| wrong("JWT_PUBLIC_KEY", &shown, problem))
+}
+
+fn parse_ticket_life(value: &str) -> Result<Duration, OptionsError> {
+    let seconds = value.trim().parse::<u64>().ok().filter(|seconds| (1..=3600).contains(seconds));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| wrong("TICKET_TTL_SECONDS", value, "is not a number of seconds from 1 to 3600"))
 }
 
 fn wrong(setting: &str, value: &str, problem: &'static str) -> OptionsError {
@@ -170,7 +232,10 @@ mod tests {
             (vec!["--port"], vec![], "argument: \"--port\" is not known"),
             (vec![], vec![("MAX_SHELL_SESSIONS", "0")], "MAX_SHELL_SESSIONS: \"0\" is not a number above 0"),
             (vec!["--home", "x"], vec![], "--home: \"x\" is not an absolute path"),
+            (vec![], vec![("JWT_PUBLIC_KEY", "x")], "JWT_PUBLIC_KEY: \"x\" is neither"),
+            (vec![], vec![("TICKET_TTL_SECONDS", "0")], "TICKET_TTL_SECONDS: \"0\" is not"),
             (vec!["--home"], vec![], "--home: \"\" needs a value"),
+            (vec!["--ready-fd", "1"], vec![], "--ready-fd: \"1\" is not the number of a descriptor"),
         ] {
             let message = parse(&arguments, &variables).unwrap_err().to_string();
             assert!(message.starts_with(expect), "{message}");

@@ -49,10 +49,10 @@ pub(crate) struct Output {
     budget: Arc<Budget>,
 }
 
-/// Text read at an offset.
+/// What was read at an offset: text, or bytes as they were written.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) text: String,
+pub(crate) struct Piece<T> {
+    pub(crate) content: T,
     /// Where the next read goes on.
     pub(crate) next: u64,
 }
@@ -124,7 +124,15 @@ impl Output {
 
     /// Text from `offset` on. A character whose rest has not arrived is left for the next read
     /// unless the stream is `complete`. An offset whose bytes were dropped goes on at the oldest kept.
-    pub(crate) fn read_from(&self, offset: u64, complete: bool) -> Piece {
+    pub(crate) fn read_from(&self, offset: u64, complete: bool) -> Piece<String> {
+        let Piece { content: mut bytes, next } = self.bytes_from(offset);
+        let held_back = if complete { 0 } else { incomplete_tail(&bytes) };
+        bytes.truncate(bytes.len() - held_back);
+        Piece { content: String::from_utf8_lossy(&bytes).into_owned(), next: next - held_back as u64 }
+    }
+
+    /// As [`Self::read_from`], with the bytes as they were written.
+    pub(crate) fn bytes_from(&self, offset: u64) -> Piece<Vec<u8>> {
         let offset = offset.min(self.total);
         let tail_start = self.total - self.tail.len() as u64;
         let mut bytes = Vec::new();
@@ -140,9 +148,7 @@ impl Output {
         } else {
             bytes.extend_from_slice(&back[(tail_from - front.len()).min(back.len())..]);
         }
-        let held_back = if complete { 0 } else { incomplete_tail(&bytes) };
-        bytes.truncate(bytes.len() - held_back);
-        Piece { text: String::from_utf8_lossy(&bytes).into_owned(), next: self.total - held_back as u64 }
+        Piece { content: bytes, next: self.total }
     }
 }
 
@@ -193,11 +199,11 @@ mod tests {
                 output.append(&text.as_bytes()[at..end]);
                 at = end;
                 let piece = output.read_from(offset, false);
-                joined.push_str(&piece.text);
+                joined.push_str(&piece.content);
                 offset = piece.next;
             }
             output.append(&text.as_bytes()[at..]);
-            joined.push_str(&output.read_from(offset, true).text);
+            joined.push_str(&output.read_from(offset, true).content);
             prop_assert_eq!(&joined, &text);
             prop_assert_eq!(output.text(), text);
         }

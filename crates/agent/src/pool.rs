@@ -22,6 +22,11 @@ pub(crate) struct Pool {
     jobs: SyncSender<Job>,
 }
 
+/// A job that was begun.
+pub(crate) struct Running<T> {
+    answered: oneshot::Receiver<T>,
+}
+
 impl Pool {
     /// Starts `threads` threads, which live as long as the process.
     pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
@@ -48,6 +53,15 @@ impl Pool {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
+        self.begin(job)?.end().await
+    }
+
+    /// Has `job` run on a thread of the pool while the caller does something else. A full queue is an error.
+    pub(crate) fn begin<T, F>(&self, job: F) -> Result<Running<T>, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
         let boxed: Job = Box::new(move || {
             // A caller that went away is no reason to fail: the work is done, nobody asks for it.
@@ -56,7 +70,14 @@ impl Pool {
         self.jobs.try_send(boxed).map_err(|_| {
             ApiError::unavailable(format!("more than {QUEUE} calls wait for a thread; try again"))
         })?;
-        answered.await.map_err(|_| ApiError::internal("the call failed inside the agent"))
+        Ok(Running { answered })
+    }
+}
+
+impl<T> Running<T> {
+    /// Waits for the job. Its panic is an error.
+    pub(crate) async fn end(self) -> Result<T, ApiError> {
+        self.answered.await.map_err(|_| ApiError::internal("the call failed inside the agent"))
     }
 }
 

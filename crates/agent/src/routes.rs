@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::app::App;
 use crate::http::ApiError;
-use crate::{bash, code, context, extras, file, mcp, preview, shell};
+use crate::{auth, bash, code, context, extras, file, mcp, preview, shell};
 
 /// Groups of routes that need the full image: a browser, a display, an egress proxy.
 const FULL_IMAGE: &[&str] =
@@ -16,7 +16,9 @@ const FULL_IMAGE: &[&str] =
 pub(crate) fn all(app: App) -> Router {
     Router::new()
         .merge(context::router())
+        .merge(auth::router())
         .merge(shell::routes::router())
+        .merge(shell::sessions::router())
         .merge(bash::routes::router())
         .merge(file::routes::router())
         .merge(file::watch::router())

@@ -24,7 +24,9 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use crate::app::App;
+use crate::http::leftover::Leftover;
 use crate::http::{ApiError, guard};
+use crate::preview;
 
 const HEALTH: &str = "/v1/sandbox";
 const HEALTH_START: &[u8] = b"GET /v1/sandbox";
@@ -120,17 +122,30 @@ impl Front {
     }
 
     async fn answer(self, request: Request<Incoming>, elsewhere: Option<Handle>) -> Response<Body> {
-        if let Err(refused) = guard::check(self.app.hosts(), request.uri(), request.headers()) {
+        let (parts, body) = request.into_parts();
+        let (body, leftover) = Leftover::of(body);
+        let admitted = guard::check(self.app.hosts(), &parts.uri, &parts.headers)
+            .and_then(|()| self.app.gate().admit(&parts.method, &parts.uri, &parts.headers));
+        if let Err(refused) = admitted {
+            drop(body);
+            leftover.discard().await;
             return refused.into_response();
         }
-        let health = request.method() == Method::GET && request.uri().path() == HEALTH;
-        let routes = self.routes;
-        let request = request.map(Body::new);
-        let Some(workers) = elsewhere.filter(|_| !health) else { return dispatch(routes, request).await };
-        match workers.spawn(dispatch(routes, request)).await {
-            Ok(response) => response,
-            Err(_) => ApiError::internal("the call failed inside the agent").into_response(),
-        }
+        let port = match preview::port_of(self.app.hosts(), &parts.uri, &parts.headers) {
+            Ok(port) => port,
+            Err(wrong) => return wrong.into_response(),
+        };
+        let health = port.is_none() && parts.method == Method::GET && parts.uri.path() == HEALTH;
+        let dispatched = dispatch(self.app, self.routes, port, Request::from_parts(parts, body));
+        let response = match elsewhere.filter(|_| !health) {
+            None => dispatched.await,
+            Some(workers) => workers
+                .spawn(dispatched)
+                .await
+                .unwrap_or_else(|_| ApiError::internal("the call failed inside the agent").into_response()),
+        };
+        leftover.discard().await;
+        response
     }
 
     async fn refuse(self, stream: TcpStream) {
@@ -147,7 +162,10 @@ impl Front {
     }
 }
 
-async fn dispatch(routes: Router, request: Request<Body>) -> Response<Body> {
+async fn dispatch(app: App, routes: Router, port: Option<u16>, request: Request<Body>) -> Response<Body> {
+    if let Some(port) = port {
+        return preview::to_port(app, port, request).await.unwrap_or_else(IntoResponse::into_response);
+    }
     match routes.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},

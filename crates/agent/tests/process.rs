@@ -188,3 +188,153 @@ fn broken_requests_close_the_connection_and_nothing_else() {
     }
     assert_eq!(agent.client().get("/v1/sandbox").status, 200);
 }
+
+/// The agent, told of a file to announce itself to and a file that stands for a control group.
+fn agent_with_descriptors(prefix: &str) -> (Agent, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(directory.path(), everyone).unwrap();
+    let mut shell = Command::new("sh");
+    let script = format!(
+        "exec 9>{0}/ready 8>>{0}/group; exec {prefix} {1} --ready-fd 9 --command-cgroup-fd 8 \"$@\"",
+        directory.path().display(),
+        env!("CARGO_BIN_EXE_stockade-agent")
+    );
+    shell.args(["-c", &script, "sh"]);
+    (Agent::start_with(shell, &[]), directory)
+}
+
+#[test]
+fn the_agent_announces_itself_and_commands_join_their_group_without_keeping_it() {
+    let (agent, directory) = agent_with_descriptors("");
+    let read = |file: &str| std::fs::read_to_string(directory.path().join(file)).unwrap();
+    eventually("the agent says that it listens", || read("ready") == "!");
+    let mut client = agent.client();
+    assert_eq!(read("group"), "");
+    let list = json!({ "command": "ls /proc/self/fd; readlink /proc/self/fd/8 /proc/self/fd/9" });
+    let output = client.post("/v1/bash/exec", &list).data()["stdout"].as_str().unwrap().to_owned();
+    assert!(!output.contains("group") && !output.contains("ready"), "{output}");
+    assert_eq!(read("group"), "0");
+    let id = session(&mut client);
+    assert_eq!(exec(&mut client, &id, "echo x")["output"], "x\n");
+    assert_eq!(read("group"), "00", "a session is a command too");
+}
+
+/// Commands have the agent's user; they see each other in /proc, but not into the agent.
+#[test]
+fn commands_cannot_look_into_the_agent_but_into_each_other() {
+    let as_root = rustix::process::geteuid().is_root();
+    let other = "setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs";
+    let (agent, _directory) = agent_with_descriptors(if as_root { other } else { "" });
+    let mut client = agent.client();
+    let pid = agent.pid();
+    let script = format!(
+        "cd /; for f in environ mem maps; do head -c 1 /proc/{pid}/$f >/dev/null 2>&1 && echo read $f; done
+         ls /proc/{pid}/fd >/dev/null 2>&1 && echo listed; (echo > /proc/{pid}/fd/1) 2>/dev/null && echo wrote
+         TOKEN=abc sleep 1000 & until tr '\\0' '\\n' < /proc/$!/environ | grep TOKEN; do :; done; cat /proc/$!/oom_score_adj; kill $!"
+    );
+    let output = client.post("/v1/bash/exec", &json!({ "command": script })).data();
+    assert_eq!(output["stdout"], "TOKEN=abc\n500\n", "{output}");
+}
+
+#[test]
+fn a_descriptor_that_was_not_passed_is_named() {
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_stockade-agent"));
+    let output = agent.args(["--listen", "127.0.0.1:0", "--command-cgroup-fd", "77"]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && message.contains("descriptor 77 was not passed"), "{message}");
+}
+
+#[test]
+fn an_early_refusal_reaches_a_client_that_is_still_sending() {
+    const BODY: usize = 12 << 20;
+    let agent = Agent::start();
+    for (content_type, status) in [("application/json", 413), ("text/plain", 415)] {
+        let mut client = agent.client();
+        let (path, length) = if status == 413 { ("/v1/file/read", BODY) } else { ("/v1/file/upload", 2) };
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        client.raw(head.as_bytes());
+        // Time for the agent to have its answer ready before the body comes.
+        agent.client().get("/v1/sandbox");
+        agent.client().get("/v1/openapi.json");
+        client.raw(&vec![b' '; length]);
+        assert_eq!(client.answer().status, status);
+        assert_eq!(client.get("/v1/openapi.json").status, 200, "the connection serves on");
+    }
+}
+
+#[test]
+fn what_subprocesses_print_is_in_the_answer_every_time() {
+    let agent = Agent::start();
+    let mut client = agent.client();
+    let code = "import subprocess; subprocess.run(['echo', 'below']); None";
+    let body = json!({ "language": "python", "code": code, "stateful": true, "session_id": "s" });
+    for round in 0..50 {
+        let answer = client.post("/v1/code/execute", &body).data();
+        assert_eq!(answer["stdout"], "below\n", "round {round}: {answer}");
+    }
+}
+
+#[test]
+fn bytes_pass_a_command_as_they_are_and_its_input_ends() {
+    let agent = Agent::start();
+    let mut client = agent.client();
+    let started = client.post("/v1/bash/exec", &json!({ "command": "cat", "async_mode": true })).data();
+    let session = started["session_id"].clone();
+    // `/wBh` is 0xff, 0x00 and `a`: no UTF-8.
+    let input = json!({ "session_id": session, "input": "/wBh", "encoding": "base64", "close": true });
+    let written = client.post("/v1/bash/write", &input).data();
+    assert_eq!(written, json!({ "written": 3, "closed": true }));
+    let mut offset = 0;
+    let mut read = String::new();
+    loop {
+        let ask = json!({ "session_id": session, "offset": offset, "wait": true, "encoding": "base64" });
+        let data = client.post("/v1/bash/output", &ask).data();
+        read.push_str(data["stdout"].as_str().unwrap());
+        offset = data["offset"].as_u64().unwrap();
+        if data["command"]["status"] != "running" {
+            assert_eq!(
+                (data["encoding"].as_str(), &data["command"]["exit_code"]),
+                (Some("base64"), &json!(0))
+            );
+            break;
+        }
+    }
+    assert_eq!((read.as_str(), offset), ("/wBh", 3));
+}
+
+#[test]
+fn input_that_nobody_reads_is_counted_and_not_lost() {
+    let agent = Agent::start();
+    let mut client = agent.client();
+    let started = client.post("/v1/bash/exec", &json!({ "command": "sleep 30", "async_mode": true })).data();
+    let session = started["session_id"].clone();
+    let half_a_mebibyte = "A".repeat(512 * 1024);
+    let input =
+        json!({ "session_id": session, "input": half_a_mebibyte, "encoding": "utf-8", "close": true });
+    let written = client.post("/v1/bash/write", &input).data();
+    let count = written["written"].as_u64().unwrap();
+    assert!((1..512 * 1024).contains(&count), "a pipe holds some of it: {written}");
+    assert_eq!(written["closed"], false);
+}
+
+#[test]
+fn hooks_of_the_environment_run_at_the_start_and_at_the_end() {
+    let place = tempfile::tempdir().unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_stockade-agent"));
+    let add = |word: &str| format!("echo {word} >> {}/log", place.path().display());
+    program.env("RUN_HOOK_INIT", add("init")).env("RUN_HOOK_PRE_SERVICES", "exit 3");
+    program.env("SANDBOX_SHUTDOWN_HOOKS", format!("[\"{}\"]", add("end")));
+    let mut agent = Agent::start_with(program, &[]);
+    let mut client = agent.client();
+    assert_eq!(client.get("/v1/sandbox").status, 200);
+    let log = || std::fs::read_to_string(place.path().join("log")).unwrap_or_default();
+    assert_eq!(log(), "init\n");
+    assert_eq!(client.get("/v1/sandbox/hooks").data()[0]["source"], "env");
+    assert_eq!(client.delete("/v1/sandbox/hooks/env-1").status, 400);
+    agent.terminate();
+    agent.child.wait().unwrap();
+    assert_eq!(log(), "init\nend\n");
+}

@@ -16,7 +16,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::output::Output;
+use crate::output::{Output, Piece};
 use crate::process::{Exit, Launch, Started, ended, tree};
 use crate::shell::Surroundings;
 
@@ -58,10 +58,10 @@ struct State {
     cause: Option<CommandStatus>,
 }
 
-/// Output from given offsets on.
-pub(crate) struct Reading {
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+/// Output from given offsets on: text, or bytes as they were written.
+pub(crate) struct Reading<T = String> {
+    pub(crate) stdout: T,
+    pub(crate) stderr: T,
     pub(crate) offset: u64,
     pub(crate) stderr_offset: u64,
     pub(crate) status: CommandStatus,
@@ -130,14 +130,13 @@ impl BashCommand {
         let complete = state.status != CommandStatus::Running;
         let stdout = state.stdout.read_from(offset, complete);
         let stderr = state.stderr.read_from(stderr_offset, complete);
-        Reading {
-            stdout: stdout.text,
-            stderr: stderr.text,
-            offset: stdout.next,
-            stderr_offset: stderr.next,
-            status: state.status,
-            exit_code: state.exit_code,
-        }
+        reading(&state, stdout, stderr)
+    }
+
+    /// As [`Self::read`], with the bytes as they were written.
+    pub(crate) fn read_bytes(&self, offset: u64, stderr_offset: u64) -> Reading<Vec<u8>> {
+        let state = self.state.lock();
+        reading(&state, state.stdout.bytes_from(offset), state.stderr.bytes_from(stderr_offset))
     }
 
     /// Everything kept, with a note where something was dropped.
@@ -183,19 +182,25 @@ impl BashCommand {
         }
     }
 
-    /// Writes to the command's standard input. Errors when it was closed or does not read within `patience`.
-    pub(crate) async fn write(&self, bytes: &[u8], patience: Duration) -> io::Result<()> {
+    /// Writes to the command's standard input what it takes within `patience`; how many bytes that were. Errors
+    /// when the input was closed.
+    pub(crate) async fn write(&self, bytes: &[u8], patience: Duration) -> io::Result<usize> {
         use tokio::io::AsyncWriteExt;
+        let mut written = 0;
         let write = async {
             let mut stdin = self.stdin.lock().await;
             let Some(stdin) = stdin.as_mut() else {
                 return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the command has ended"));
             };
-            stdin.write_all(bytes).await
+            while written < bytes.len() {
+                written += stdin.write(&bytes[written..]).await?;
+            }
+            Ok(())
         };
-        tokio::time::timeout(patience, write).await.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "the command does not read its input"))
-        })
+        match tokio::time::timeout(patience, write).await {
+            Ok(result) => result.map(|()| written),
+            Err(_elapsed) => Ok(written),
+        }
     }
 
     /// Lets the command read the end of its input.
@@ -229,6 +234,17 @@ impl BashCommand {
 
     fn announce(&self) {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+}
+
+fn reading<T>(state: &State, stdout: Piece<T>, stderr: Piece<T>) -> Reading<T> {
+    Reading {
+        stdout: stdout.content,
+        stderr: stderr.content,
+        offset: stdout.next,
+        stderr_offset: stderr.next,
+        status: state.status,
+        exit_code: state.exit_code,
     }
 }
 

@@ -33,9 +33,9 @@ pub(crate) async fn run_once(
         snapshot: None,
         hard: Some(limit),
     };
-    let command = BashCommand::start(order, &app.bashes().surroundings)
-        .await
-        .map_err(|error| ApiError::unavailable(format!("cannot start bash: {error}")))?;
+    let surroundings = &app.bashes().surroundings;
+    let started = BashCommand::start(order, surroundings).await;
+    let command = started.map_err(|error| surroundings.cannot_start_bash(&error))?;
     // A program that does not read all of its input is not wrong.
     let _ = command.write(stdin.unwrap_or_default().as_bytes(), limit).await;
     command.close_input().await;

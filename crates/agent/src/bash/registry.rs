@@ -115,10 +115,8 @@ impl BashSession {
                 ApiError::bad_request(message).with_hint("wait for one, kill it, or use another session")
             );
         }
-        let command = BashCommand::start(order, surroundings).await.map_err(|error| {
-            ApiError::unavailable(format!("cannot start bash: {error}"))
-                .with_hint("the sandbox may be out of processes, memory or descriptors")
-        })?;
+        let started = BashCommand::start(order, surroundings).await;
+        let command = started.map_err(|error| surroundings.cannot_start_bash(&error))?;
         let mut core = self.core.lock();
         core.last_used = SystemTime::now();
         core.count += 1;

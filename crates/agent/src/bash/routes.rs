@@ -1,6 +1,7 @@
 //! The `/v1/bash` routes.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,12 +9,14 @@ use axum::Router;
 use axum::extract::{Path as UrlPath, State};
 use axum::response::Response;
 use axum::routing::{get, post};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::command::{BashOrder, CommandStatus};
+use super::command::{BashOrder, CommandStatus, Reading};
 use crate::app::App;
 use crate::http::{ApiError, JsonBody, ok};
 use crate::seconds::Seconds;
@@ -41,7 +44,7 @@ pub(crate) fn router() -> Router<App> {
 }
 
 #[derive(Deserialize)]
-struct ExecRequest {
+pub(crate) struct ExecRequest {
     command: String,
     session_id: Option<String>,
     exec_dir: Option<String>,
@@ -135,13 +138,14 @@ fn existing_directory(field: &str, asked: &str) -> Result<PathBuf, ApiError> {
 }
 
 #[derive(Deserialize)]
-struct OutputRequest {
+pub(crate) struct OutputRequest {
     session_id: String,
     command_id: Option<String>,
     offset: Option<u64>,
     stderr_offset: Option<u64>,
     wait: Option<bool>,
     wait_timeout: Option<Seconds>,
+    encoding: Option<Encoding>,
 }
 
 #[derive(Serialize)]
@@ -160,6 +164,9 @@ struct OutputResult {
     offset: u64,
     stderr_offset: u64,
     command: Option<CommandInfo>,
+    /// Said when it was asked for, so that callers see that it was understood.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<Encoding>,
 }
 
 async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputRequest>) -> Answer {
@@ -180,6 +187,7 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
                     offset,
                     stderr_offset,
                     command: None,
+                    encoding: request.encoding,
                 },
             )),
         };
@@ -188,7 +196,10 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
         let wait = request.wait_timeout.map_or(WAIT, Seconds::duration).min(LONGEST_WAIT);
         command.news(offset, stderr_offset, Instant::now() + wait).await;
     }
-    let reading = command.read(offset, stderr_offset);
+    let reading = match request.encoding {
+        Some(Encoding::Base64) => encoded(command.read_bytes(offset, stderr_offset)),
+        Some(Encoding::Utf8) | None => command.read(offset, stderr_offset),
+    };
     let result = OutputResult {
         session_id: session.id.clone(),
         stdout: reading.stdout,
@@ -201,15 +212,46 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
             status: reading.status,
             exit_code: reading.exit_code,
         }),
+        encoding: request.encoding,
     };
     Ok(ok("Output", result))
 }
 
+/// How bytes stand in JSON. Without one, what is not UTF-8 is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Encoding {
+    #[serde(rename = "utf-8")]
+    Utf8,
+    #[serde(rename = "base64")]
+    Base64,
+}
+
+fn encoded(reading: Reading<Vec<u8>>) -> Reading {
+    Reading {
+        stdout: BASE64.encode(reading.stdout),
+        stderr: BASE64.encode(reading.stderr),
+        offset: reading.offset,
+        stderr_offset: reading.stderr_offset,
+        status: reading.status,
+        exit_code: reading.exit_code,
+    }
+}
+
 #[derive(Deserialize)]
-struct WriteRequest {
+pub(crate) struct WriteRequest {
     session_id: String,
     input: String,
     command_id: Option<String>,
+    encoding: Option<Encoding>,
+    /// The command reads the end of its input after this.
+    close: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct WriteResult {
+    /// Bytes the command's input took; the rest was not written.
+    written: usize,
+    closed: bool,
 }
 
 async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest>) -> Answer {
@@ -225,14 +267,34 @@ async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest>
     let Some(command) = command else {
         return Err(ApiError::bad_request(format!("no command in session {} to write to", session.id)));
     };
-    match command.write(request.input.as_bytes(), INPUT_DEADLINE).await {
-        Ok(()) => Ok(ok("Input written", ())),
-        Err(error) => Err(ApiError::bad_request(format!("cannot write to command {}: {error}", command.id))),
+    let input = match request.encoding {
+        Some(Encoding::Base64) => BASE64
+            .decode(&request.input)
+            .map_err(|error| ApiError::invalid("input", format!("is not base64: {error}")))?,
+        Some(Encoding::Utf8) | None => request.input.into_bytes(),
+    };
+    let failed =
+        |error| Err(ApiError::bad_request(format!("cannot write to command {}: {error}", command.id)));
+    let written = match command.write(&input, INPUT_DEADLINE).await {
+        Ok(written) => written,
+        Err(error) => return failed(error),
+    };
+    let closed = request.close == Some(true) && written == input.len();
+    if closed {
+        command.close_input().await;
     }
+    if request.encoding.is_some() || request.close.is_some() {
+        // Whoever asks like this can send the rest again.
+        return Ok(ok("Input written", WriteResult { written, closed }));
+    }
+    if written < input.len() {
+        return failed(io::Error::new(io::ErrorKind::TimedOut, "the command does not read its input"));
+    }
+    Ok(ok("Input written", ()))
 }
 
 #[derive(Deserialize)]
-struct KillRequest {
+pub(crate) struct KillRequest {
     session_id: String,
     signal: Option<String>,
 }
@@ -261,7 +323,7 @@ async fn sessions(State(app): State<App>) -> Answer {
 }
 
 #[derive(Deserialize)]
-struct CreateRequest {
+pub(crate) struct CreateRequest {
     session_id: Option<String>,
     exec_dir: Option<String>,
     snapshot_path: Option<String>,

@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
@@ -18,11 +17,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use crate::output::Output;
+use super::stray::Stray;
 use crate::process::{Exit, Launch, Started, ended, tree};
 use crate::shell::Surroundings;
 
 const PYTHON_DRIVER: &str = include_str!("driver.py");
+/// Comes before the Python driver where a Jupyter kernel is to answer.
+const KERNEL_DRIVER: &str = include_str!("kernel.py");
 const NODE_DRIVER: &str = include_str!("driver.js");
 const REQUEST_FD: i32 = 100;
 const ANSWER_FD: i32 = 101;
@@ -52,6 +53,15 @@ impl Language {
             Self::Javascript => "javascript",
         }
     }
+}
+
+/// Who answers in a session of Python.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answerer {
+    /// Our driver: starts in milliseconds.
+    Driver,
+    /// ipykernel when the image has it, else our driver.
+    Kernel,
 }
 
 /// What running a piece of code gave.
@@ -88,7 +98,7 @@ pub(crate) struct Interpreter {
     exited: watch::Receiver<Option<Exit>>,
     requests: pipe::Sender,
     answers: BufReader<pipe::Receiver>,
-    stray: Arc<Mutex<[Output; 2]>>,
+    stray: Arc<Stray>,
     /// A call that went away before its answer came, so the next answer is not for the next call.
     out_of_step: bool,
 }
@@ -96,19 +106,17 @@ pub(crate) struct Interpreter {
 impl Interpreter {
     pub(crate) async fn start(
         language: Language,
+        answerer: Answerer,
         directory: PathBuf,
         program: PathBuf,
         surroundings: &Arc<Surroundings>,
     ) -> io::Result<Self> {
         let shared = Arc::clone(surroundings);
-        let launched = surroundings.pool.run(move || launch(language, &directory, &program, &shared)).await;
+        let launched =
+            surroundings.pool.run(move || launch(language, answerer, &directory, &program, &shared)).await;
         let (started, ends) = launched.map_err(|error| io::Error::other(error.message().to_owned()))??;
         let [requests, answers, stdout, stderr] = ends;
-        let budget = &surroundings.budget;
-        let stray = Arc::new(Mutex::new([Output::new(budget), Output::new(budget)]));
-        for (index, end) in [stdout, stderr].into_iter().enumerate() {
-            tokio::spawn(collect(pipe::Receiver::from_owned_fd(end)?, Arc::clone(&stray), index));
-        }
+        let stray = Stray::read(stdout, stderr, &surroundings.budget)?;
         Ok(Self {
             language,
             pid: started.pid,
@@ -126,7 +134,7 @@ impl Interpreter {
 
     /// Runs `code`. After a time-out or a crash the interpreter is not usable again.
     pub(crate) async fn run(&mut self, code: &str, directory: Option<&Path>, limit: Duration) -> Outcome {
-        let before = self.stray.lock().each_ref().map(Output::total);
+        let before = self.stray.totals();
         let request = json!({ "code": code, "cwd": directory }).to_string() + "\n";
         self.out_of_step = true;
         let mut outcome = match tokio::time::timeout(limit, self.ask(&request)).await {
@@ -137,9 +145,7 @@ impl Interpreter {
             Ok(Err(error)) => self.crashed(&error).await,
             Err(_) => self.timed_out(limit).await,
         };
-        let stray = self.stray.lock();
-        for (index, name) in ["stdout", "stderr"].into_iter().enumerate() {
-            let text = stray[index].read_from(before[index], true).text;
+        for (name, text) in ["stdout", "stderr"].into_iter().zip(self.stray.since(before)) {
             if !text.is_empty() {
                 outcome.outputs.push(json!({ "output_type": "stream", "name": name, "text": text }));
             }
@@ -200,6 +206,7 @@ type Ends = [std::os::fd::OwnedFd; 4];
 
 fn launch(
     language: Language,
+    answerer: Answerer,
     directory: &Path,
     program: &Path,
     surroundings: &Surroundings,
@@ -212,9 +219,12 @@ fn launch(
         rustix::fs::fcntl_setfl(fd, rustix::fs::OFlags::NONBLOCK)?;
     }
     let mut command = Command::new(program);
-    match language {
-        Language::Python => command.args(["-u", "-c", PYTHON_DRIVER]),
-        Language::Javascript => command.args(["-e", NODE_DRIVER]),
+    match (language, answerer) {
+        (Language::Python, Answerer::Driver) => command.args(["-u", "-c", PYTHON_DRIVER]),
+        (Language::Python, Answerer::Kernel) => {
+            command.args(["-u", "-c", &format!("{KERNEL_DRIVER}\n{PYTHON_DRIVER}")])
+        }
+        (Language::Javascript, _) => command.args(["-e", NODE_DRIVER]),
     };
     command.current_dir(directory).env_clear();
     command.envs(surroundings.environment.iter().map(|(key, value)| (key, value)));
@@ -222,14 +232,4 @@ fn launch(
     let mut launch = Launch::new(command);
     launch.pass = vec![(request_read, REQUEST_FD), (answer_write, ANSWER_FD)];
     Ok((launch.start(&surroundings.reaper)?, [requests, answers, stdout, stderr]))
-}
-
-async fn collect(mut from: pipe::Receiver, into: Arc<Mutex<[Output; 2]>>, index: usize) {
-    let mut buffer = vec![0; 8 * 1024];
-    while let Ok(length) = from.read(&mut buffer).await {
-        if length == 0 {
-            return;
-        }
-        into.lock()[index].append(&buffer[..length]);
-    }
 }

@@ -1,4 +1,4 @@
-//! `/v1/jupyter`: the shape of Jupyter's answers, on our own Python driver.
+//! `/v1/jupyter`: Python with state, on ipykernel when the image has it, else on our own driver.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use std::time::SystemTime;
 use uuid::Uuid;
 
-use super::interpreter::Language;
+use super::interpreter::{Answerer, Language};
 use super::registry::{IDLE, MAX_SESSIONS};
 use super::unified::{directory, limit};
 use crate::app::App;
@@ -28,7 +28,7 @@ pub(crate) fn router() -> Router<App> {
 }
 
 #[derive(Deserialize)]
-struct ExecuteRequest {
+pub(crate) struct ExecuteRequest {
     code: String,
     timeout: Option<Seconds>,
     kernel_name: Option<String>,
@@ -49,7 +49,7 @@ async fn execute(State(app): State<App>, JsonBody(request): JsonBody<ExecuteRequ
     let kernel_name = kernel(request.kernel_name.as_deref())?;
     let cwd = directory(request.cwd)?;
     let start = cwd.clone().unwrap_or_else(|| app.workspace());
-    let (session, _) = app.codes().open(Language::Python, request.session_id, start)?;
+    let (session, _) = app.codes().open(Language::Python, Answerer::Kernel, request.session_id, start)?;
     let outcome = session.run(&app, &request.code, cwd, limit(request.timeout)).await?;
     let result = json!({
         "kernel_name": kernel_name,
@@ -71,7 +71,7 @@ async fn info(State(app): State<App>) -> Response {
         "session_timeout_seconds": IDLE.as_secs(),
         "max_sessions": MAX_SESSIONS,
         "description": "Python with state kept between calls",
-        "kernel_detection": "the python3 found in PATH",
+        "kernel_detection": "the python3 found in PATH, with ipykernel when it can be imported",
     });
     ok("Jupyter information", info)
 }
@@ -100,7 +100,7 @@ fn seconds_since_1970(time: SystemTime) -> f64 {
 }
 
 #[derive(Deserialize)]
-struct CreateRequest {
+pub(crate) struct CreateRequest {
     session_id: Option<String>,
     kernel_name: Option<String>,
     cwd: Option<String>,
@@ -110,7 +110,7 @@ async fn create(State(app): State<App>, JsonBody(request): JsonBody<CreateReques
     let kernel_name = kernel(request.kernel_name.as_deref())?;
     super::registry::program(Language::Python)?;
     let start = directory(request.cwd)?.unwrap_or_else(|| app.workspace());
-    let (session, new) = app.codes().open(Language::Python, request.session_id, start)?;
+    let (session, new) = app.codes().open(Language::Python, Answerer::Kernel, request.session_id, start)?;
     let message = if new { "Session created" } else { "Session exists already" };
     Ok(ok(message, json!({ "session_id": session.id, "kernel_name": kernel_name, "message": message })))
 }

@@ -4,6 +4,7 @@ mod interpreter;
 pub(crate) mod jupyter;
 pub(crate) mod nodejs;
 mod registry;
+mod stray;
 pub(crate) mod unified;
 
 pub(crate) use registry::Codes;

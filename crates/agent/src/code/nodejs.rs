@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use super::interpreter::Language;
+use super::interpreter::{Answerer, Language};
 use super::registry::{CodeSession, program};
 use super::unified::{directory, errors, limit};
 use crate::app::App;
@@ -33,7 +33,7 @@ pub(crate) fn router() -> Router<App> {
 }
 
 #[derive(Deserialize)]
-struct ExecuteRequest {
+pub(crate) struct ExecuteRequest {
     code: String,
     timeout: Option<Seconds>,
     stdin: Option<String>,
@@ -52,7 +52,7 @@ async fn execute(State(app): State<App>, JsonBody(request): JsonBody<ExecuteRequ
     if !kept {
         return once(&app, request.code, request.stdin, place, limit(request.timeout)).await;
     }
-    let (session, _) = app.codes().open(Language::Javascript, request.session_id, place)?;
+    let (session, _) = app.codes().open(Language::Javascript, Answerer::Driver, request.session_id, place)?;
     let outcome = session.run(&app, &request.code, cwd, limit(request.timeout)).await?;
     let result = json!({
         "language": "javascript", "status": outcome.status, "execution_count": outcome.execution_count,
@@ -139,7 +139,7 @@ fn describe(session: &CodeSession) -> Value {
 }
 
 #[derive(Deserialize)]
-struct CreateRequest {
+pub(crate) struct CreateRequest {
     session_id: Option<String>,
     cwd: Option<String>,
     max_idle_time: Option<u64>,
@@ -148,7 +148,8 @@ struct CreateRequest {
 async fn create(State(app): State<App>, JsonBody(request): JsonBody<CreateRequest>) -> Answer {
     program(Language::Javascript)?;
     let start = directory(request.cwd)?.unwrap_or_else(|| app.workspace());
-    let (session, created) = app.codes().open(Language::Javascript, request.session_id, start)?;
+    let (session, created) =
+        app.codes().open(Language::Javascript, Answerer::Driver, request.session_id, start)?;
     if created {
         session.facts.lock().max_idle = Duration::from_millis(request.max_idle_time.unwrap_or(MAX_IDLE));
     }
@@ -172,7 +173,7 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Answer {
 }
 
 #[derive(Deserialize)]
-struct UpdateRequest {
+pub(crate) struct UpdateRequest {
     max_idle_time: Option<u64>,
     cwd: Option<String>,
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::interpreter::{Interpreter, Language, Outcome};
+use super::interpreter::{Answerer, Interpreter, Language, Outcome};
 use crate::app::App;
 use crate::context::find_program;
 use crate::http::ApiError;
@@ -22,6 +22,7 @@ pub(crate) const IDLE: Duration = Duration::from_secs(30 * 60);
 pub(crate) struct CodeSession {
     pub(crate) id: String,
     pub(crate) language: Language,
+    answerer: Answerer,
     pub(crate) created: SystemTime,
     pub(crate) facts: Mutex<Facts>,
     /// `None` until the first code, and after a crash.
@@ -53,7 +54,9 @@ impl CodeSession {
         if !slot.as_ref().is_some_and(Interpreter::is_usable) {
             let program = program(self.language)?;
             let start = self.facts.lock().directory.clone();
-            let started = Interpreter::start(self.language, start, program, &app.bashes().surroundings).await;
+            let started =
+                Interpreter::start(self.language, self.answerer, start, program, &app.bashes().surroundings)
+                    .await;
             *slot = Some(started.map_err(|error| {
                 ApiError::unavailable(format!("cannot start {}: {error}", self.language.program()))
             })?);
@@ -96,6 +99,7 @@ impl Codes {
     pub(crate) fn open(
         &self,
         language: Language,
+        answerer: Answerer,
         id: Option<String>,
         directory: PathBuf,
     ) -> Result<(Arc<CodeSession>, bool), ApiError> {
@@ -125,7 +129,8 @@ impl Codes {
         let now = SystemTime::now();
         let facts = Mutex::new(Facts { directory, last_used: now, max_idle: IDLE });
         let interpreter = tokio::sync::Mutex::new(None);
-        let session = Arc::new(CodeSession { id: id.clone(), language, created: now, facts, interpreter });
+        let session =
+            Arc::new(CodeSession { id: id.clone(), language, answerer, created: now, facts, interpreter });
         sessions.insert(id, Arc::clone(&session));
         Ok((session, true))
     }

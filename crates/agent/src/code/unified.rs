@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::interpreter::{Language, Outcome};
+use super::interpreter::{Answerer, Language, Outcome};
 use crate::app::App;
 use crate::context;
 use crate::http::{ApiError, JsonBody, ok};
@@ -23,7 +23,7 @@ pub(crate) fn router() -> Router<App> {
 }
 
 #[derive(Deserialize)]
-struct ExecuteRequest {
+pub(crate) struct ExecuteRequest {
     language: Language,
     code: String,
     timeout: Option<Seconds>,
@@ -80,7 +80,7 @@ async fn execute(
     let cwd = directory(request.cwd)?;
     let kept = request.stateful == Some(true) || request.session_id.is_some();
     let start = cwd.clone().unwrap_or_else(|| app.workspace());
-    let (session, _) = app.codes().open(request.language, request.session_id, start)?;
+    let (session, _) = app.codes().open(request.language, Answerer::Driver, request.session_id, start)?;
     let outcome = session.run(&app, &request.code, cwd, limit(request.timeout)).await;
     if !kept {
         let _ = app.codes().remove(request.language, &session.id);

@@ -26,7 +26,7 @@ pub(crate) fn router() -> Router<App> {
 }
 
 #[derive(Deserialize)]
-struct ConvertRequest {
+pub(crate) struct ConvertRequest {
     uri: String,
 }
 

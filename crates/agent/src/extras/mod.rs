@@ -1,7 +1,6 @@
 //! The smaller groups of routes: packages and hooks of the sandbox, conversion to Markdown, skills,
-//! tickets, and the description of the API itself.
+//! and the description of the API itself.
 
-pub(crate) mod auth;
 pub(crate) mod docs;
 pub(crate) mod hooks;
 mod markdown;
@@ -18,6 +17,5 @@ pub(crate) fn router() -> Router<App> {
         .merge(packages::router())
         .merge(markdown::router())
         .merge(skills::router())
-        .merge(auth::router())
         .merge(docs::router())
 }

@@ -1,41 +1,52 @@
 //! `find` and `glob`: files whose path below a root matches a pattern.
 
-use std::fs::Metadata;
 use std::path::Path;
+use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
+use globset::{GlobSet, GlobSetBuilder};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::failure::Failure;
+use super::failure::{Failure, Kind};
+use super::globs;
 use super::limits::ENTRIES;
 use super::paths::Target;
-use super::walk;
+use super::walk::{self, Entry, Found, Walk};
 use crate::clock;
 
+/// Written as it was found: paths are not copied one by one.
 #[derive(Debug, Serialize)]
 pub(crate) struct FindResult {
     path: String,
-    files: Vec<String>,
+    #[serde(serialize_with = "paths")]
+    files: Found,
     truncated: bool,
 }
 
 /// Files (and links to files) whose path relative to the root matches `pattern`, sorted.
 pub(crate) fn find(target: &Target, pattern: &str) -> Result<FindResult, Failure> {
     target.require_directory()?;
-    let glob = walk::relative_glob(target, pattern)?;
-    let matcher = glob.compile_matcher();
-    let wanted = |path: &Path, kind: &std::fs::FileType| {
-        let relative = path.strip_prefix(&target.path).ok()?;
-        (!kind.is_dir() && matcher.is_match(relative) && leads_to_file(path, kind)).then_some(false)
-    };
-    let (entries, truncated) =
-        walk::collect(&target.path, walk::depth_of(glob.glob()), true, ENTRIES, wanted);
-    let mut files: Vec<_> = entries.iter().map(|entry| entry.path.to_string_lossy().into_owned()).collect();
-    files.sort_unstable();
+    let glob = globs::relative_glob(target, pattern)?;
+    let depth = globs::depth_of(glob.glob());
+    let matcher = one(target, glob)?;
+    let walk = Walk { root: &target.path, depth, hidden: true, facts: false, limit: ENTRIES };
+    let files = walk::collect(&walk, |seen| {
+        (seen.kind != walk::EntryKind::Directory && matcher.is_match(seen.relative) && seen.leads_to_file())
+            .then_some(false)
+    });
+    let truncated = files.truncated;
     Ok(FindResult { path: target.text.clone(), files, truncated })
 }
 
-fn leads_to_file(path: &Path, kind: &std::fs::FileType) -> bool {
-    kind.is_file() || (kind.is_symlink() && std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file()))
+/// A set of one: it knows shortcuts for common patterns, which a glob alone has not.
+fn one(target: &Target, glob: globset::Glob) -> Result<GlobSet, Failure> {
+    let mut set = GlobSetBuilder::new();
+    set.add(glob);
+    set.build().map_err(|error| target.refused(Kind::BadPattern, error.to_string()))
+}
+
+fn paths<S: Serializer>(found: &Found, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(found.entries.iter().map(|entry| found.path(entry).to_string_lossy()))
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -61,88 +72,99 @@ pub(crate) struct GlobQuery {
     pub(crate) descending: bool,
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct GlobFile {
-    path: String,
-    name: String,
+/// What was found, in the order it is told.
+#[derive(Debug)]
+struct Files {
+    found: Found,
+    with_metadata: bool,
+}
+
+#[derive(Serialize)]
+struct GlobFile<'a> {
+    path: &'a str,
+    name: &'a str,
     is_directory: bool,
     size: Option<u64>,
     modified_time: Option<String>,
+}
+
+impl Serialize for Files {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.found.entries.len()))?;
+        for entry in &self.found.entries {
+            let path = self.found.path(entry);
+            let facts = entry.facts.filter(|_| self.with_metadata);
+            list.serialize_element(&GlobFile {
+                path: &path.to_string_lossy(),
+                name: &path.file_name().unwrap_or_default().to_string_lossy(),
+                is_directory: entry.is_directory,
+                size: facts.map(|facts| facts.size),
+                modified_time: facts.map(|facts| clock::iso(facts.modified)),
+            })?;
+        }
+        list.end()
+    }
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct GlobResult {
     path: String,
     pattern: String,
-    files: Vec<GlobFile>,
+    files: Files,
     total_count: usize,
     truncated: bool,
 }
 
 pub(crate) fn glob(target: &Target, query: &GlobQuery) -> Result<GlobResult, Failure> {
     target.require_directory()?;
-    let glob = walk::relative_glob(target, &query.pattern)?;
-    let matcher = glob.compile_matcher();
-    let excluded = walk::path_globs(target, &query.exclude)?;
-    let wanted = |path: &Path, kind: &std::fs::FileType| {
-        let relative = path.strip_prefix(&target.path).ok()?;
-        if !matcher.is_match(relative) || excluded.is_match(relative) || excluded.is_match(path) {
-            return None;
-        }
-        if query.files_only { leads_to_file(path, kind).then_some(false) } else { Some(kind.is_dir()) }
+    let glob = globs::relative_glob(target, &query.pattern)?;
+    let depth = globs::depth_of(glob.glob());
+    let matcher = one(target, glob)?;
+    let excluded = globs::path_globs(target, &query.exclude)?;
+    let is_excluded = |seen: &walk::Seen<'_>| {
+        !excluded.is_empty() && (excluded.is_match(seen.relative) || excluded.is_match(seen.path))
     };
     // A pattern that names something hidden asks for it.
     let hidden =
         query.include_hidden || query.pattern.split('/').any(|part| part.starts_with('.') && part.len() > 2);
-    let depth = walk::depth_of(glob.glob());
-    let (entries, overflow) = walk::collect(&target.path, depth, hidden, ENTRIES, wanted);
-    let total_count = entries.len();
-    let with_metadata = query.include_metadata || matches!(query.sort_by, SortBy::Size | SortBy::Modified);
-    let mut files: Vec<_> = entries
-        .into_iter()
-        .map(|entry| {
-            let metadata = if with_metadata { std::fs::symlink_metadata(&entry.path).ok() } else { None };
-            (entry, metadata)
-        })
-        .collect();
-    files.sort_by(|(a, a_meta), (b, b_meta)| {
-        let order = match query.sort_by {
-            SortBy::Path | SortBy::Type => std::cmp::Ordering::Equal,
-            SortBy::Name => a.path.file_name().cmp(&b.path.file_name()),
-            SortBy::Size => size(a_meta).cmp(&size(b_meta)),
-            SortBy::Modified => modified(a_meta).cmp(&modified(b_meta)),
-        };
-        order.then_with(|| a.path.cmp(&b.path))
-    });
-    if query.descending {
-        files.reverse();
-    }
-    let truncated = overflow || total_count > query.max_results;
-    files.truncate(query.max_results);
-    let files = files.into_iter().map(|(entry, metadata)| {
-        let metadata = metadata.filter(|_| query.include_metadata);
-        GlobFile {
-            name: entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            path: entry.path.to_string_lossy().into_owned(),
-            is_directory: entry.is_directory,
-            size: metadata.as_ref().map(Metadata::len),
-            modified_time: metadata.and_then(|metadata| metadata.modified().ok()).map(clock::iso),
+    let facts = query.include_metadata || matches!(query.sort_by, SortBy::Size | SortBy::Modified);
+    let walk = Walk { root: &target.path, depth, hidden, facts, limit: ENTRIES };
+    let mut found = walk::collect(&walk, |seen| {
+        let is_directory = seen.kind == walk::EntryKind::Directory;
+        if (query.files_only && is_directory) || !matcher.is_match(seen.relative) || is_excluded(seen) {
+            return None;
         }
+        if query.files_only { seen.leads_to_file().then_some(false) } else { Some(is_directory) }
     });
-    let files = files.collect();
+    let total_count = found.entries.len();
+    sort(&mut found, query);
+    let truncated = found.truncated || total_count > query.max_results;
+    found.entries.truncate(query.max_results);
     Ok(GlobResult {
         path: target.text.clone(),
         pattern: query.pattern.clone(),
-        files,
+        files: Files { found, with_metadata: query.include_metadata },
         total_count,
         truncated,
     })
 }
 
-fn size(metadata: &Option<Metadata>) -> Option<u64> {
-    metadata.as_ref().map(Metadata::len)
+/// Sorts what is in the order of paths; what is equal stays in it.
+fn sort(found: &mut Found, query: &GlobQuery) {
+    let mut entries = std::mem::take(&mut found.entries);
+    let name = |entry: &Entry| Path::file_name(found.path(entry)).map(std::ffi::OsStr::to_owned);
+    match query.sort_by {
+        SortBy::Path | SortBy::Type => {}
+        SortBy::Name => entries.sort_by_cached_key(name),
+        SortBy::Size => entries.sort_by_key(|entry| entry.facts.map(|facts| facts.size)),
+        SortBy::Modified => entries.sort_by_key(modified),
+    }
+    if query.descending {
+        entries.reverse();
+    }
+    found.entries = entries;
 }
 
-fn modified(metadata: &Option<Metadata>) -> Option<std::time::SystemTime> {
-    metadata.as_ref().and_then(|metadata| metadata.modified().ok())
+fn modified(entry: &Entry) -> Option<SystemTime> {
+    entry.facts.map(|facts| facts.modified)
 }

@@ -1,7 +1,9 @@
 //! `grep` over a directory tree, on the crates ripgrep is made of and with its defaults: hidden
 //! files, files ignored by git and binary files are skipped.
 
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use globset::GlobSet;
@@ -15,6 +17,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::failure::{Failure, Kind};
+use super::globs;
 use super::limits::GREP_BYTES;
 use super::paths::Target;
 use super::walk;
@@ -78,8 +81,8 @@ pub(crate) fn grep(target: &Target, query: &GrepQuery) -> Result<GrepResult, Fai
     let metadata = std::fs::metadata(&target.path).map_err(|error| target.failed(&error))?;
     let search = Search {
         matcher: matcher(target, query)?,
-        include: walk::path_globs(target, &query.include)?,
-        exclude: walk::path_globs(target, &query.exclude)?,
+        include: globs::path_globs(target, &query.include)?,
+        exclude: globs::path_globs(target, &query.exclude)?,
         found: Mutex::new(Vec::new()),
         enough: query.offset.saturating_add(query.max_results).saturating_add(1),
         count: AtomicUsize::new(0),
@@ -93,9 +96,7 @@ pub(crate) fn grep(target: &Target, query: &GrepQuery) -> Result<GrepResult, Fai
         search_tree(target, &search)?;
     } else {
         // Asked for by name, a pipe or device is refused instead of skipped.
-        drop(target.open()?);
-        let mut searcher = searcher(query);
-        search.file(&mut searcher, &target.path);
+        search.file(&mut searcher(query), &target.path, &target.open()?);
     }
     let mut matches = search.found.into_inner();
     matches.sort_by(|a, b| (&a.file, a.line_number).cmp(&(&b.file, b.line_number)));
@@ -147,7 +148,7 @@ fn search_tree(target: &Target, search: &Search<'_>) -> Result<(), Failure> {
     let query = search.query;
     let names_hidden = query.include.iter().any(|glob| glob.split('/').any(|part| part.starts_with('.')));
     let mut walk = WalkBuilder::new(&target.path);
-    walk.hidden(!names_hidden).threads(walk::THREADS).max_filesize(Some(query.max_file_size));
+    walk.hidden(!names_hidden).threads(walk::THREADS);
     walk.max_depth(if query.recursive { None } else { Some(1) });
     if let Some(name) = &query.file_type {
         let types = TypesBuilder::new().add_defaults().select(name).build();
@@ -160,8 +161,11 @@ fn search_tree(target: &Target, search: &Search<'_>) -> Result<(), Failure> {
                 return WalkState::Quit;
             }
             let Ok(entry) = entry else { return WalkState::Continue };
-            if entry.file_type().is_some_and(|kind| kind.is_file()) && search.wants(entry.path()) {
-                search.file(&mut searcher, entry.path());
+            if entry.file_type().is_some_and(|kind| kind.is_file())
+                && search.wants(entry.path())
+                && let Some(file) = search.open(entry.path())
+            {
+                search.file(&mut searcher, entry.path(), &file);
             }
             WalkState::Continue
         })
@@ -174,12 +178,19 @@ impl Search<'_> {
         (self.include.is_empty() || self.include.is_match(path)) && !self.exclude.is_match(path)
     }
 
-    fn file(&self, searcher: &mut Searcher, path: &Path) {
+    /// Opens a file that is small enough. One that vanished or cannot be read is left out, as
+    /// ripgrep does after a message. The size is asked of the open file: that is cheaper than by name.
+    fn open(&self, path: &Path) -> Option<File> {
+        // A pipe that took the file's place meanwhile must not be waited for.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        (metadata.is_file() && metadata.len() <= self.query.max_file_size).then_some(file)
+    }
+
+    fn file(&self, searcher: &mut Searcher, path: &Path, file: &File) {
         self.files_searched.fetch_add(1, Ordering::Relaxed);
-        let mut collector =
-            Collector { search: self, path: path.to_path_buf(), matches: Vec::new(), before: Vec::new() };
-        // A file that vanished or cannot be read is left out, as ripgrep does after a message.
-        let _ = searcher.search_path(&self.matcher, path, &mut collector);
+        let mut collector = Collector { search: self, path, matches: Vec::new(), before: Vec::new() };
+        let _ = searcher.search_file(&self.matcher, file, &mut collector);
         if !collector.matches.is_empty() {
             self.files_matched.fetch_add(1, Ordering::Relaxed);
             self.found.lock().append(&mut collector.matches);
@@ -200,7 +211,7 @@ impl Search<'_> {
 /// Receives the matches of one file.
 struct Collector<'s, 'q> {
     search: &'s Search<'q>,
-    path: PathBuf,
+    path: &'s Path,
     matches: Vec<GrepMatch>,
     before: Vec<String>,
 }

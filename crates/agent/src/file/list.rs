@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::find::SortBy;
 use super::limits::ENTRIES;
 use super::paths::Target;
-use super::walk;
+use super::walk::{self, EntryKind, Walk};
 use crate::clock;
 
 /// What `list` is asked for.
@@ -60,14 +60,19 @@ pub(crate) fn list(target: &Target, query: &ListQuery) -> Result<ListResult, Fai
     let depth = if query.recursive { query.max_depth } else { Some(1) };
     let types: Vec<_> =
         query.file_types.iter().map(|kind| kind.trim_start_matches('.').to_ascii_lowercase()).collect();
-    let wanted = |path: &Path, kind: &std::fs::FileType| {
-        let is_directory = kind.is_dir() || (kind.is_symlink() && path.is_dir());
+    let wanted = |seen: &walk::Seen<'_>| {
+        let path = seen.path;
+        let is_directory =
+            seen.kind == EntryKind::Directory || (seen.kind == EntryKind::Link && path.is_dir());
         let fits =
             types.is_empty() || is_directory || extension(path).is_some_and(|ext| types.contains(&ext));
         fits.then_some(is_directory)
     };
-    let (entries, truncated) = walk::collect(&target.path, depth, query.show_hidden, ENTRIES, wanted);
-    let mut files: Vec<_> = entries.into_iter().map(|entry| info(&entry, query)).collect();
+    let walk = Walk { root: &target.path, depth, hidden: query.show_hidden, facts: false, limit: ENTRIES };
+    let found = walk::collect(&walk, wanted);
+    let truncated = found.truncated;
+    let mut files: Vec<_> =
+        found.entries.iter().map(|entry| info(found.path(entry), entry.is_directory, query)).collect();
     files.sort_by(|a, b| {
         let order = match query.sort_by {
             SortBy::Name => a.name.cmp(&b.name),
@@ -90,21 +95,17 @@ pub(crate) fn list(target: &Target, query: &ListQuery) -> Result<ListResult, Fai
     Ok(ListResult { path: target.text.clone(), files, total_count, directory_count, file_count, truncated })
 }
 
-fn info(entry: &walk::Entry, query: &ListQuery) -> FileInfo {
-    let metadata = std::fs::symlink_metadata(&entry.path).ok();
+fn info(path: &Path, is_directory: bool, query: &ListQuery) -> FileInfo {
+    let metadata = std::fs::symlink_metadata(path).ok();
     let permissions = metadata.as_ref().filter(|_| query.include_permissions).map(permissions);
     FileInfo {
-        name: entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        path: entry.path.to_string_lossy().into_owned(),
-        is_directory: entry.is_directory,
-        size: metadata.as_ref().filter(|_| !entry.is_directory).map(std::fs::Metadata::len),
+        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        path: path.to_string_lossy().into_owned(),
+        is_directory,
+        size: metadata.as_ref().filter(|_| !is_directory).map(std::fs::Metadata::len),
         modified_time: metadata.and_then(|metadata| metadata.modified().ok()).map(clock::iso),
         permissions,
-        extension: if entry.is_directory {
-            None
-        } else {
-            extension(&entry.path).map(|ext| format!(".{ext}"))
-        },
+        extension: if is_directory { None } else { extension(path).map(|ext| format!(".{ext}")) },
     }
 }
 

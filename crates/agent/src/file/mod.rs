@@ -5,7 +5,8 @@ mod download;
 pub(crate) mod editor;
 pub(crate) mod failure;
 pub(crate) mod find;
-pub(crate) mod grep;
+pub(crate) mod globs;
+mod grep;
 mod limits;
 pub(crate) mod list;
 mod paths;
@@ -16,3 +17,5 @@ pub(crate) mod watch;
 
 pub(crate) use failure::Failure;
 pub(crate) use paths::Target;
+#[cfg(feature = "fuzzing")]
+pub(crate) use upload::destination;

@@ -65,7 +65,7 @@ where
 }
 
 #[derive(Deserialize)]
-struct ReadRequest {
+pub(crate) struct ReadRequest {
     file: String,
     start_line: Option<i64>,
     end_line: Option<i64>,
@@ -93,7 +93,7 @@ fn line_number(field: &str, value: Option<i64>) -> Result<Option<u64>, ApiError>
 }
 
 #[derive(Deserialize)]
-struct WriteRequest {
+pub(crate) struct WriteRequest {
     file: String,
     content: String,
     encoding: Option<Encoding>,
@@ -119,7 +119,7 @@ async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest,
 }
 
 #[derive(Deserialize)]
-struct ReplaceRequest {
+pub(crate) struct ReplaceRequest {
     file: String,
     old_str: String,
     new_str: String,
@@ -144,7 +144,7 @@ async fn edit(State(app): State<App>, JsonBody(request): JsonBody<EditRequest, W
 }
 
 #[derive(Deserialize)]
-struct SearchRequest {
+pub(crate) struct SearchRequest {
     file: String,
     regex: String,
     sudo: Option<bool>,
@@ -159,7 +159,7 @@ async fn search(State(app): State<App>, JsonBody(request): JsonBody<SearchReques
 }
 
 #[derive(Deserialize)]
-struct FindRequest {
+pub(crate) struct FindRequest {
     path: String,
     glob: String,
 }
@@ -169,7 +169,7 @@ async fn find(State(app): State<App>, JsonBody(request): JsonBody<FindRequest>) 
 }
 
 #[derive(Deserialize)]
-struct GrepRequest {
+pub(crate) struct GrepRequest {
     path: String,
     pattern: String,
     include: Option<Vec<String>>,
@@ -211,7 +211,7 @@ async fn grep(State(app): State<App>, JsonBody(request): JsonBody<GrepRequest>) 
 }
 
 #[derive(Deserialize)]
-struct GlobRequest {
+pub(crate) struct GlobRequest {
     path: String,
     pattern: String,
     exclude: Option<Vec<String>>,
@@ -238,7 +238,7 @@ async fn glob(State(app): State<App>, JsonBody(request): JsonBody<GlobRequest>) 
 }
 
 #[derive(Deserialize)]
-struct ListRequest {
+pub(crate) struct ListRequest {
     path: String,
     recursive: Option<bool>,
     show_hidden: Option<bool>,

@@ -7,21 +7,24 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::StatusCode;
-use multer::{Field, SizeLimit};
+use multer::{Field, Multipart, SizeLimit};
 use serde::Serialize;
 
 use super::content::open_for_writing;
 use super::paths::Target;
 use crate::app::App;
 use crate::http::{ApiError, form, ok};
+use crate::pool::Running;
 
 /// Bytes gathered before they are written.
 const CHUNK: usize = 256 * 1024;
 const PATH_BYTES: u64 = 16 * 1024;
 /// How long a client may send nothing.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long the rest of an upload that failed is read.
+const REFUSED: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct UploadResult {
@@ -33,6 +36,16 @@ struct UploadResult {
 pub(crate) async fn upload(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let limits = SizeLimit::new().for_field("path", PATH_BYTES);
     let mut form = form(request, limits)?;
+    let stored = store(&app, &mut form).await;
+    if stored.is_err() {
+        // A client that is still sending when the connection closes may lose the answer.
+        let rest = async { while let Ok(Some(_)) = form.next_field().await {} };
+        let _ = tokio::time::timeout(REFUSED, rest).await;
+    }
+    stored
+}
+
+async fn store(app: &App, form: &mut Multipart<'static>) -> Result<Response, ApiError> {
     let mut asked = None;
     while let Some(field) = within(form.next_field()).await? {
         match field.name() {
@@ -41,7 +54,7 @@ pub(crate) async fn upload(State(app): State<App>, request: Request) -> Result<R
                 let home = app.home();
                 let path = destination(asked.as_deref(), field.file_name(), &home);
                 let target = Target::parse("write", &path, &home)?;
-                let size = receive(&app, field, &target).await?;
+                let size = receive(app, field, &target).await?;
                 let result = UploadResult { file_path: target.text, file_size: size, success: true };
                 return Ok(ok("File uploaded", result));
             }
@@ -64,7 +77,7 @@ async fn within<T>(next: impl Future<Output = multer::Result<T>>) -> Result<T, A
 }
 
 /// Where the file goes: the path asked for; below it when that is a directory; else the home directory.
-fn destination(asked: Option<&str>, file_name: Option<&str>, home: &Path) -> String {
+pub(crate) fn destination(asked: Option<&str>, file_name: Option<&str>, home: &Path) -> String {
     let name = file_name.and_then(|name| Path::new(name).file_name()).unwrap_or_default();
     let name = if name.is_empty() { "upload".into() } else { name.to_string_lossy() };
     match asked.filter(|asked| !asked.is_empty()) {
@@ -78,45 +91,55 @@ fn destination(asked: Option<&str>, file_name: Option<&str>, home: &Path) -> Str
 
 async fn receive(app: &App, mut field: Field<'_>, target: &Target) -> Result<u64, ApiError> {
     let opening = target.clone();
-    let (mut file, existed) = app
+    let (file, existed) = app
         .pool()
         .run(move || {
             let existed = opening.path.exists();
             open_for_writing(&opening, false).map(|file| (file, existed))
         })
         .await??;
+    let received = write_all(app, &mut field, file, target).await;
+    if received.is_err() {
+        discard(app, target, existed).await;
+    }
+    received
+}
+
+/// Writes what arrives. While one chunk is written the next is received, and no more than that.
+async fn write_all(app: &App, field: &mut Field<'_>, file: File, target: &Target) -> Result<u64, ApiError> {
     let mut size = 0;
-    let mut gathered = BytesMut::with_capacity(CHUNK);
+    let mut writing = app.pool().begin(move || Ok(file))?;
     loop {
-        let chunk = within(field.chunk()).await;
-        let (chunk, last) = match chunk {
-            Ok(Some(chunk)) => (chunk, false),
-            Ok(None) => (Bytes::new(), true),
-            Err(error) => {
-                discard(app, target, existed).await;
-                return Err(error);
-            }
-        };
-        gathered.extend_from_slice(&chunk);
-        if gathered.len() < CHUNK && !last {
-            continue;
-        }
-        size += gathered.len() as u64;
-        let full = std::mem::replace(&mut gathered, BytesMut::with_capacity(if last { 0 } else { CHUNK }));
-        match append(app, file, full.freeze(), target).await {
-            Ok(_) if last => return Ok(size),
-            Ok(back) => file = back,
-            Err(error) => {
-                discard(app, target, existed).await;
-                return Err(error);
-            }
+        let (chunk, length, last) = gather(field).await?;
+        let mut file = written(writing, target).await?;
+        size += length;
+        writing = app
+            .pool()
+            .begin(move || chunk.iter().try_for_each(|part| file.write_all(part)).map(|()| file))?;
+        if last {
+            written(writing, target).await?;
+            return Ok(size);
         }
     }
 }
 
-async fn append(app: &App, mut file: File, bytes: Bytes, target: &Target) -> Result<File, ApiError> {
-    let written = app.pool().run(move || file.write_all(&bytes).map(|()| file)).await?;
-    written.map_err(|error| target.failed(&error).into())
+/// The next bytes of the form, in the pieces in which they came; how many; and whether they are the last.
+async fn gather(field: &mut Field<'_>) -> Result<(Vec<Bytes>, u64, bool), ApiError> {
+    let (mut pieces, mut length) = (Vec::new(), 0);
+    while length < CHUNK {
+        match within(field.chunk()).await? {
+            Some(piece) => {
+                length += piece.len();
+                pieces.push(piece);
+            }
+            None => return Ok((pieces, length as u64, true)),
+        }
+    }
+    Ok((pieces, length as u64, false))
+}
+
+async fn written(writing: Running<std::io::Result<File>>, target: &Target) -> Result<File, ApiError> {
+    writing.end().await?.map_err(|error| target.failed(&error).into())
 }
 
 /// A new file that did not arrive whole is not left behind.

@@ -52,15 +52,36 @@ impl KnownHosts {
             || self.exact.contains(&host)
             || self.suffixes.iter().any(|suffix| host.ends_with(suffix.as_str()) && host.len() > suffix.len())
     }
+
+    /// The port in `3000-box.example.org`, when `box.example.org` was given as a name of ours. Names that
+    /// are ours without being given may begin like this by chance.
+    fn previewed(&self, host: &str) -> Option<u16> {
+        let (port, name) = host.split_once('-')?;
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let below = |suffix: &String| name.ends_with(suffix.as_str()) && name.len() > suffix.len();
+        let given = name == "localhost" || self.exact.contains(&name) || self.suffixes.iter().any(below);
+        let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        port.parse().ok().filter(|port| digits && given && *port > 0)
+    }
+}
+
+/// The port in the sandbox that a request is for by the name it came to.
+pub(crate) fn previewed_port(known: &KnownHosts, uri: &Uri, headers: &HeaderMap) -> Option<u16> {
+    known.previewed(host_of(&authority_of(uri, headers)))
+}
+
+fn authority_of(uri: &Uri, headers: &HeaderMap) -> String {
+    match headers.get(header::HOST) {
+        Some(value) => value.to_str().unwrap_or("?").to_owned(),
+        None => uri.authority().map(ToString::to_string).unwrap_or_default(),
+    }
 }
 
 /// Checks `Host` and `Origin` of one request.
 pub(crate) fn check(known: &KnownHosts, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
-    let authority = match headers.get(header::HOST) {
-        Some(value) => value.to_str().unwrap_or("?").to_owned(),
-        None => uri.authority().map(ToString::to_string).unwrap_or_default(),
-    };
-    if !authority.is_empty() && !known.knows(host_of(&authority)) {
+    let authority = authority_of(uri, headers);
+    let host = host_of(&authority);
+    if !authority.is_empty() && !known.knows(host) && known.previewed(host).is_none() {
         let message = format!("host {:?} is not a name of this sandbox", clipped(&authority));
         return Err(ApiError::new(StatusCode::FORBIDDEN, message)
             .with_hint("add it to STOCKADE_ALLOWED_HOSTS (comma-separated; *.example.org for all below)"));
@@ -116,6 +137,27 @@ mod tests {
         assert!(verdict("box.example.org, *.sandboxes.example", "box.example.org:1", None));
         assert!(verdict("*.sandboxes.example", "a.sandboxes.example", None));
         assert!(!verdict("*.sandboxes.example", "sandboxes.example", None));
+    }
+
+    #[test]
+    fn a_port_is_in_names_that_were_given() {
+        let known = KnownHosts::parse("box.example.org, *.sandboxes.example");
+        for (host, expect) in [
+            ("3000-box.example.org", Some(3000)),
+            ("3000-a.sandboxes.example", Some(3000)),
+            ("3000-localhost", Some(3000)),
+            ("box.example.org", None),
+            ("0-box.example.org", None),
+            ("99999-box.example.org", None),
+            ("+80-box.example.org", None),
+            ("3000-evil.example.com", None),
+            ("10-0-0-7", None),
+            ("8080-container", None),
+        ] {
+            assert_eq!(known.previewed(host), expect, "{host}");
+        }
+        assert!(verdict("box.example.org", "3000-box.example.org:80", None));
+        assert!(!verdict("box.example.org", "3000-evil.example.com", None));
     }
 
     #[test]

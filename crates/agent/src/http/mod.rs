@@ -3,6 +3,7 @@
 pub(crate) mod body;
 mod form;
 pub(crate) mod guard;
+pub(crate) mod leftover;
 pub(crate) mod reply;
 
 pub(crate) use body::JsonBody;

@@ -1,5 +1,6 @@
 //! Starting processes, hearing of their ends, and finding the ones that belong together.
 
+pub(crate) mod inherited;
 pub(crate) mod reaper;
 pub(crate) mod spawn;
 pub(crate) mod tree;

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use rustix::process::{Pid, Resource, Rlimit};
 use tokio::sync::watch;
 
+use super::inherited;
 use super::reaper::{Exit, Reaper};
 
 /// Added to the agent's own niceness.
@@ -54,6 +55,7 @@ impl Launch {
         }
         let (pid, exited) = reaper.register(|| {
             let child = command.spawn()?;
+            give_up_first(child.id());
             // Dropping the handle neither waits nor kills; the reaper does the waiting.
             let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
             pid.ok_or_else(|| std::io::Error::other("fork returned no process id"))
@@ -68,6 +70,7 @@ fn check(result: i32) -> std::io::Result<i32> {
 
 #[allow(unsafe_code)]
 fn prepare_child(pass: &[(OwnedFd, i32)], terminal: bool, limit: Rlimit) -> std::io::Result<()> {
+    inherited::join_command_groups()?;
     rustix::process::setsid()?;
     if terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
@@ -82,7 +85,7 @@ fn prepare_child(pass: &[(OwnedFd, i32)], terminal: bool, limit: Rlimit) -> std:
         // SAFETY: as above. What had the target's number is a copy of the parent's that nobody uses here.
         check(unsafe { libc::dup2(*slot, *target) })?;
     }
-    // None of these is worth failing for: /proc may be missing, the limit may be lowered already.
+    // None of these is worth failing for: /proc may be missing or closed to us, the limit may be lowered already.
     let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
     if let Ok(file) = rustix::fs::open(c"/proc/self/oom_score_adj", flags, rustix::fs::Mode::empty()) {
         let _ = rustix::io::write(&file, OOM_SCORE_ADJ);
@@ -90,6 +93,12 @@ fn prepare_child(pass: &[(OwnedFd, i32)], terminal: bool, limit: Rlimit) -> std:
     let _ = rustix::process::setrlimit(Resource::Nofile, limit);
     let _ = rustix::process::nice(NICE);
     Ok(())
+}
+
+/// As the child does before it executes its program; but its files in /proc are open to us only afterwards, if the
+/// agent is an ordinary user. Not worth failing for.
+fn give_up_first(pid: u32) {
+    let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE_ADJ);
 }
 
 static OPEN_FILES: OnceLock<Rlimit> = OnceLock::new();

@@ -222,6 +222,8 @@ fn press(session: &Session, terminal: &Terminal, attempt: u32, patience_over: bo
         let _ = rustix::process::kill_process_group(front, Signal::CONT);
     } else if front != shell {
         let _ = rustix::process::kill_process_group(front, Signal::KILL);
+    } else if attempt == 1 {
+        terminal.recall();
     } else {
         // Command substitutions run in the group of bash.
         let group = shell.as_raw_nonzero().get();

@@ -4,9 +4,11 @@ mod driver;
 pub(crate) mod registry;
 pub(crate) mod routes;
 mod session;
+pub(crate) mod sessions;
 mod state;
+mod surroundings;
 pub(crate) mod terminal;
 pub(crate) mod websocket;
 
 pub(crate) use registry::Shells;
-pub(crate) use session::Surroundings;
+pub(crate) use surroundings::Surroundings;

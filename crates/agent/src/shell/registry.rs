@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::session::{Session, Surroundings};
+use super::session::Session;
+use super::surroundings::Surroundings;
 use crate::http::ApiError;
 
 /// Sessions unless `MAX_SHELL_SESSIONS` says otherwise.

@@ -1,23 +1,19 @@
-//! The `/v1/shell` routes: they check, convert, and call the session.
+//! Commands in sessions: `exec`, `view`, `wait`, `write`, `kill`. They check, convert, and call the session.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{delete, get, post};
-use http::HeaderMap;
+use axum::routing::post;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::registry::{ACTIVE, AUTOMATIC_IDLE, NewSession};
+use super::registry::NewSession;
 use super::session::Session;
 use super::state::{ConsoleRecord, Ending, Execution, Order, Status, transcript};
 use crate::app::App;
-use crate::clock;
 use crate::http::{ApiError, JsonBody, ok, ok_with_hint};
 use crate::seconds::Seconds;
 
@@ -33,7 +29,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// How long `kill` waits for the command to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(4);
 
-type Answer = Result<Response, ApiError>;
+pub(super) type Answer = Result<Response, ApiError>;
 
 pub(crate) fn router() -> Router<App> {
     Router::new()
@@ -42,16 +38,10 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/shell/wait", post(wait))
         .route("/v1/shell/write", post(write))
         .route("/v1/shell/kill", post(kill))
-        .route("/v1/shell/sessions/create", post(create))
-        .route("/v1/shell/sessions/update", post(update))
-        .route("/v1/shell/sessions", get(list).delete(remove_all))
-        .route("/v1/shell/sessions/stats", get(stats))
-        .route("/v1/shell/sessions/{id}", delete(remove))
-        .route("/v1/shell/terminal-url", get(terminal_url))
 }
 
 #[derive(Deserialize)]
-struct ExecRequest {
+pub(crate) struct ExecRequest {
     command: String,
     id: Option<String>,
     exec_dir: Option<String>,
@@ -153,7 +143,7 @@ pub(crate) fn check_command(command: &str) -> Result<(), ApiError> {
 }
 
 /// The directory asked for, if it is one, with symbolic links resolved unless they are to be kept.
-fn usable_directory(asked: Option<&str>, physical: bool) -> Option<PathBuf> {
+pub(super) fn usable_directory(asked: Option<&str>, physical: bool) -> Option<PathBuf> {
     let path = Path::new(asked?);
     if !path.is_absolute() || !path.is_dir() {
         return None;
@@ -162,7 +152,7 @@ fn usable_directory(asked: Option<&str>, physical: bool) -> Option<PathBuf> {
 }
 
 #[derive(Deserialize)]
-struct IdRequest {
+pub(crate) struct IdRequest {
     id: String,
 }
 
@@ -196,7 +186,7 @@ struct StatusResult {
 }
 
 #[derive(Deserialize)]
-struct WaitRequest {
+pub(crate) struct WaitRequest {
     id: String,
     seconds: Option<Seconds>,
     max_wait_seconds: Option<Seconds>,
@@ -214,7 +204,7 @@ async fn wait(State(app): State<App>, JsonBody(request): JsonBody<WaitRequest>) 
 }
 
 #[derive(Deserialize)]
-struct WriteRequest {
+pub(crate) struct WriteRequest {
     id: String,
     input: String,
     press_enter: Option<bool>,
@@ -277,134 +267,4 @@ async fn kill(State(app): State<App>, JsonBody(request): JsonBody<IdRequest>) ->
     });
     let message = if was_running { "Process terminated" } else { "No process was running" };
     Ok(ok(message, KillResult { status, exit_code, returncode: exit_code }))
-}
-
-#[derive(Deserialize)]
-struct CreateRequest {
-    id: Option<String>,
-    exec_dir: Option<String>,
-    no_change_timeout: Option<Seconds>,
-    preserve_symlinks: Option<bool>,
-}
-
-#[derive(Serialize)]
-struct CreateResult {
-    session_id: String,
-    working_dir: String,
-}
-
-async fn create(State(app): State<App>, JsonBody(request): JsonBody<CreateRequest>) -> Answer {
-    let physical = !request.preserve_symlinks.unwrap_or(false);
-    let directory = match request.exec_dir.as_deref() {
-        Some(asked) => usable_directory(Some(asked), physical).ok_or_else(|| {
-            ApiError::bad_request(format!("exec_dir {asked:?} is not an absolute path of a directory"))
-        })?,
-        None => app.workspace(),
-    };
-    let no_change = request.no_change_timeout.map(Seconds::duration);
-    let id = request.id.filter(|id| !id.is_empty());
-    // A session that somebody asks for is meant to last, even when its id is left to us.
-    let id = Some(id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()));
-    let session = app.shells().create(NewSession { id, directory, no_change }).await?;
-    let working_dir = session.directory().to_string_lossy().into_owned();
-    Ok(ok("Session created", CreateResult { session_id: session.id.clone(), working_dir }))
-}
-
-#[derive(Deserialize)]
-struct UpdateRequest {
-    id: String,
-    no_change_timeout: Option<Seconds>,
-}
-
-async fn update(State(app): State<App>, JsonBody(request): JsonBody<UpdateRequest>) -> Answer {
-    app.shells().get(&request.id)?.update(request.no_change_timeout.map(Seconds::duration));
-    Ok(ok("Session updated", ()))
-}
-
-#[derive(Serialize)]
-struct SessionInfo {
-    working_dir: String,
-    created_at: String,
-    last_used_at: String,
-    age_seconds: u64,
-    status: Status,
-    current_command: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Sessions {
-    sessions: BTreeMap<String, SessionInfo>,
-}
-
-async fn list(State(app): State<App>) -> Answer {
-    let sessions =
-        app.shells().all().into_iter().map(|session| (session.id.clone(), info(&session))).collect();
-    Ok(ok("Sessions", Sessions { sessions }))
-}
-
-fn info(session: &Arc<Session>) -> SessionInfo {
-    let running = session.last().and_then(|last| {
-        let last = last.lock();
-        last.is_live().then(|| last.command.clone())
-    });
-    SessionInfo {
-        working_dir: session.directory().to_string_lossy().into_owned(),
-        created_at: clock::iso(session.created),
-        last_used_at: clock::iso(session.last_used()),
-        age_seconds: session.created.elapsed().unwrap_or_default().as_secs(),
-        status: session.status(),
-        current_command: running,
-    }
-}
-
-#[derive(Serialize)]
-struct Stats {
-    total_sessions: usize,
-    active_sessions: usize,
-    idle_sessions: usize,
-    max_sessions: usize,
-    session_timeout: u64,
-    usage_ratio: f64,
-}
-
-async fn stats(State(app): State<App>) -> Answer {
-    let now = SystemTime::now();
-    let all = app.shells().all();
-    let recently = |session: &&Arc<Session>| {
-        session.is_busy() || now.duration_since(session.last_used()).unwrap_or_default() < ACTIVE
-    };
-    let active = all.iter().filter(recently).count();
-    let max = app.shells().max;
-    let stats = Stats {
-        total_sessions: all.len(),
-        active_sessions: active,
-        idle_sessions: all.len() - active,
-        max_sessions: max,
-        session_timeout: AUTOMATIC_IDLE.as_secs(),
-        usage_ratio: ratio(all.len(), max),
-    };
-    Ok(ok("Session statistics", stats))
-}
-
-fn ratio(part: usize, whole: usize) -> f64 {
-    let (part, whole) = (u32::try_from(part).unwrap_or(u32::MAX), u32::try_from(whole).unwrap_or(u32::MAX));
-    f64::from(part) / f64::from(whole.max(1))
-}
-
-async fn remove(State(app): State<App>, UrlPath(id): UrlPath<String>) -> Answer {
-    app.shells().remove(&id).await?;
-    Ok(ok("Session closed", ()))
-}
-
-async fn remove_all(State(app): State<App>) -> Answer {
-    let count = app.shells().remove_all().await;
-    Ok(ok(&format!("{count} sessions closed"), ()))
-}
-
-async fn terminal_url(State(app): State<App>, headers: HeaderMap) -> Answer {
-    let new = NewSession { id: None, directory: app.workspace(), no_change: None };
-    let session = app.shells().create(new).await?;
-    let host =
-        headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1:8080");
-    Ok(ok("Terminal URL", format!("http://{host}/terminal?session_id={}", session.id)))
 }

@@ -1,6 +1,5 @@
 //! One shell session: a bash that is started when needed, runs one command at a time, and keeps its state between them.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,10 +12,9 @@ use tokio::time::Instant;
 
 use super::driver;
 use super::state::{ConsoleRecord, Ending, EndingSteps, Execution, History, Order, SharedExecution, Status};
+use super::surroundings::Surroundings;
 use super::terminal::{self, BashSpec, Terminal};
 use crate::http::ApiError;
-use crate::output::Budget;
-use crate::pool::Pool;
 use crate::process::{Reaper, tree};
 
 /// Commands that may wait for their turn in one session.
@@ -25,15 +23,6 @@ const QUEUE: usize = 16;
 pub(crate) const NO_CHANGE: Duration = Duration::from_secs(120);
 /// Time between asking the processes of a closed session to end and ending them.
 const CLOSE_GRACE: Duration = Duration::from_millis(300);
-
-/// What all sessions are started with.
-pub(crate) struct Surroundings {
-    pub(crate) reaper: Reaper,
-    pub(crate) pool: Pool,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) bash: PathBuf,
-    pub(crate) environment: Vec<(OsString, OsString)>,
-}
 
 pub(crate) struct Session {
     pub(crate) id: String,
@@ -226,10 +215,7 @@ impl Session {
             let spec = BashSpec { program: &surroundings.bash, directory, environment };
             terminal::start(&spec, &surroundings.reaper)
         });
-        let cannot = |error: std::io::Error| {
-            ApiError::unavailable(format!("cannot start bash for session {}: {error}", self.id))
-                .with_hint("the sandbox may be out of processes, memory or descriptors")
-        };
+        let cannot = |error: std::io::Error| self.surroundings.cannot_start_bash(&error);
         let terminal = Arc::new(Terminal::adopt(started.await?.map_err(cannot)?).map_err(cannot)?);
         self.core.lock().terminal = Some(Arc::clone(&terminal));
         tokio::spawn(driver::drive(Arc::clone(self), Arc::clone(&terminal)));

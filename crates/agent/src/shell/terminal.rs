@@ -12,9 +12,13 @@
 //!
 //! bash is interactive and runs `boot.sh` as its `PROMPT_COMMAND`: a loop that takes a command,
 //! evaluates it and reports. Whatever throws bash out of the loop (Ctrl-C, an unbound variable)
-//! ends at the next prompt, which runs it again; it then reports first. A command that breaks out of
+//! ends at the next prompt, which runs it again; it then reports first. It is the second element of
+//! the variable, because who assigns to it replaces the first. A command that breaks out of
 //! the loop (`break 9`) is reported with `L`, and a line feed typed into the terminal brings the
 //! next prompt. The descriptors are closed while a command runs, so no child inherits them.
+//!
+//! `DEBUG` and `ERR` traps are put aside between two commands and set again as the first act of the
+//! next, so that what the loop itself does is no error of the user's.
 
 use std::ffi::OsString;
 use std::io;
@@ -167,9 +171,19 @@ impl Terminal {
 
     /// Drops unread input and types a line feed, which brings bash back into its loop.
     pub(crate) fn nudge(&self) {
+        self.enter(b"\n");
+    }
+
+    /// Brings bash back into its loop when a command has removed what a prompt runs. What is not at its
+    /// prompt does not read it, or is being ended anyway.
+    pub(crate) fn recall(&self) {
+        self.enter(b"eval \"$__stockade_boot\"\n");
+    }
+
+    fn enter(&self, line: &[u8]) {
         let _ = quieten(&self.slave);
         let _ = rustix::termios::tcflush(&self.slave, QueueSelector::IFlush);
-        let _ = rustix::io::write(self.master.get_ref(), b"\n");
+        let _ = rustix::io::write(self.master.get_ref(), line);
     }
 
     /// The process group that reads the terminal now: bash itself, or the command in front.

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::session::Surroundings;
+use super::surroundings::Surroundings;
 use super::terminal::{open_pair, resize, watch_descriptor};
 use crate::app::App;
 use crate::clock;
@@ -157,7 +157,20 @@ async fn talk(
             _ = ping.tick() => {
                 send(socket, &json!({ "type": "ping", "timestamp": clock::millis(SystemTime::now()) })).await?;
             }
-            _ = ended(&mut exited) => return finish(socket).await,
+            _ = ended(&mut exited) => {
+                // What it wrote last may not have been read.
+                while let Ok(length @ 1..) = rustix::io::read(master.get_ref(), &mut *buffer) {
+                    held.extend_from_slice(&buffer[..length]);
+                    if held.len() > MESSAGE_BYTES {
+                        break;
+                    }
+                }
+                if !held.is_empty() {
+                    let text = String::from_utf8_lossy(&held).into_owned();
+                    send(socket, &json!({ "type": "output", "data": text })).await?;
+                }
+                return finish(socket).await;
+            }
         }
     }
 }

@@ -63,8 +63,22 @@ impl Agent {
 
     /// Resident memory in KiB.
     pub fn resident(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most that was resident since the start or [`Self::forget_peak`], in KiB.
+    pub fn peak(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    pub fn forget_peak(&self) {
+        // 5 is the kernel's word for it (proc(5)).
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 

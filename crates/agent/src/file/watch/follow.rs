@@ -1,0 +1,159 @@
+//! The kernel's side of a watcher.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use super::{KEPT, Watcher};
+use crate::shell::terminal::watch_descriptor;
+
+/// Directories one watcher follows.
+const MAX_DIRECTORIES: usize = 16_384;
+
+/// The kernel's side of a watcher: which directory each of its numbers means.
+pub(super) struct Directories {
+    fd: AsyncFd<OwnedFd>,
+    paths: HashMap<i32, PathBuf>,
+}
+
+impl Directories {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        Ok(Self { fd: watch_descriptor(fd)?, paths: HashMap::new() })
+    }
+
+    /// Watches `path` and, when `deep`, the directories below. What cannot be watched is left out.
+    pub(super) fn add(&mut self, watcher: &Watcher, path: &Path, deep: bool) -> std::io::Result<()> {
+        let flags = WatchFlags::CREATE
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::MODIFY
+            | WatchFlags::DELETE
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
+            | WatchFlags::ATTRIB;
+        let number = inotify::add_watch(self.fd.get_ref(), path, flags)?;
+        self.paths.insert(number, path.to_path_buf());
+        if !deep || !path.is_dir() {
+            return Ok(());
+        }
+        for entry in std::fs::read_dir(path)?.filter_map(Result::ok) {
+            let below = entry.path();
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_directory
+                && !watcher.excluded.is_match(below.join("x"))
+                && self.paths.len() < MAX_DIRECTORIES
+            {
+                let _ = self.add(watcher, &below, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what the kernel has to tell. An error of kind `WouldBlock`: nothing more.
+    fn read(&mut self, watcher: &Watcher, pending: &mut Pending) -> std::io::Result<()> {
+        let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
+        let mut found = Vec::new();
+        {
+            let mut reader = inotify::Reader::new(self.fd.get_ref(), &mut buffer);
+            loop {
+                let event = reader.next()?;
+                let name = event.file_name().map(|name| name.to_string_lossy().into_owned());
+                found.push((event.wd(), event.events(), event.cookie(), name));
+                if reader.is_buffer_empty() {
+                    break;
+                }
+            }
+        }
+        for (number, flags, cookie, name) in found {
+            if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+                watcher.log.lock().overflowed = true;
+                continue;
+            }
+            let Some(directory) = self.paths.get(&number) else { continue };
+            let path = name.map_or_else(|| directory.clone(), |name| directory.join(name));
+            let is_dir = flags.contains(ReadFlags::ISDIR);
+            if is_dir && watcher.recursive && flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+                let _ = self.add(watcher, &path, true);
+            }
+            if flags.contains(ReadFlags::IGNORED) {
+                self.paths.remove(&number);
+            } else {
+                pending.note(flags, path, cookie, is_dir);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Changes gathered until the debounce time is over: several of one kind to one path are one event.
+#[derive(Default)]
+struct Pending {
+    changes: Vec<(&'static str, PathBuf, Option<PathBuf>, bool)>,
+    moved_from: HashMap<u32, PathBuf>,
+    due: Option<Instant>,
+}
+
+impl Pending {
+    fn note(&mut self, flags: ReadFlags, path: PathBuf, cookie: u32, is_dir: bool) {
+        let mut old = None;
+        let kind = if flags.contains(ReadFlags::MOVED_FROM) {
+            self.moved_from.insert(cookie, path);
+            return;
+        } else if flags.contains(ReadFlags::MOVED_TO) {
+            old = self.moved_from.remove(&cookie);
+            if old.is_some() { "rename" } else { "create" }
+        } else if flags.contains(ReadFlags::CREATE) {
+            "create"
+        } else if flags.contains(ReadFlags::DELETE) {
+            "remove"
+        } else if flags.contains(ReadFlags::ATTRIB) {
+            "chmod"
+        } else {
+            "write"
+        };
+        let known = self.changes.iter().any(|(k, p, _, _)| *k == kind && *p == path);
+        if !known && self.changes.len() < KEPT {
+            self.changes.push((kind, path, old, is_dir));
+        }
+    }
+
+    fn flush(&mut self, watcher: &Watcher) {
+        self.due = None;
+        let gone = self.moved_from.drain().map(|(_, path)| ("remove", path, None, false));
+        for (kind, path, old, is_dir) in self.changes.drain(..).chain(gone.collect::<Vec<_>>()) {
+            if watcher.wants(&path) {
+                watcher.record(kind, &path, old.as_deref(), is_dir);
+            }
+        }
+    }
+}
+
+pub(super) async fn follow(watcher: Arc<Watcher>, mut directories: Directories) {
+    let mut pending = Pending::default();
+    // Ends when the watcher was stopped: then only this task and nobody else holds it.
+    let mut stopped = watcher.newest.subscribe();
+    while Arc::strong_count(&watcher) > 1 {
+        let due = pending.due.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+        tokio::select! {
+            ready = directories.fd.readable() => {
+                let Ok(mut guard) = ready else { return };
+                guard.clear_ready();
+                drop(guard);
+                while directories.read(&watcher, &mut pending).is_ok() {}
+                let quiet = Instant::now() + watcher.debounce;
+                if !pending.changes.is_empty() || !pending.moved_from.is_empty() {
+                    pending.due.get_or_insert(quiet);
+                }
+            }
+            () = tokio::time::sleep_until(due) => pending.flush(&watcher),
+            _ = stopped.changed() => {}
+        }
+    }
+}
