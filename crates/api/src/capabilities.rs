@@ -31,11 +31,16 @@ impl From<stockade_core::backend::Capabilities> for Capabilities {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stockade_core::backend::Features;
     use stockade_core::layout::LarkSupport;
 
     fn check(contract: ContractVersion, expect: &str) {
         let lark = LarkSupport { runtime: true, broker: false };
-        let wire = Capabilities::from(stockade_core::backend::Capabilities { lark, contract });
+        let wire = Capabilities::from(stockade_core::backend::Capabilities {
+            lark,
+            contract,
+            features: Features::default(),
+        });
         assert_eq!(serde_json::to_string(&wire).unwrap(), expect);
     }
 

@@ -1,18 +1,24 @@
 //! The request that makes a sandbox.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use stockade_core::backend::Features;
 use stockade_core::id::IdError;
 use stockade_core::mount::RequestedMount;
 use stockade_core::spec::{LarkRequest, MAX_EXTRA_MOUNTS};
 use stockade_core::{SandboxId, SandboxSpec, ThreadId, UserId};
 use utoipa::ToSchema;
 
-use crate::error::{FieldError, InvalidRequest, Loc};
+use crate::error::{FieldError, InvalidRequest};
+use crate::extension::{self, NetworkRequest, ResourceRequest};
 use crate::field::{self, Wrong};
+use crate::object::Reader;
 
 /// Makes a sandbox, or asks for the one that is there.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, ToSchema)]
 pub struct CreateSandbox {
     /// Names the sandbox.
     #[schema(pattern = "^[a-z0-9]([a-z0-9-]{0,49}[a-z0-9])?$", example = "1a2b3c4d")]
@@ -44,6 +50,32 @@ pub struct CreateSandbox {
     /// Refuse (409) unless the server serves this mount contract.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub required_mount_contract_version: Option<i64>,
+    /// Variables of the sandbox's environment. At most 128, together 64 KiB; those that begin with
+    /// `STOCKADE_` are its own. On the embedded backend.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    pub env: BTreeMap<String, String>,
+    /// How much of the machine it may use. On the embedded backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequest>,
+    /// What it may reach. On the embedded backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkRequest>,
+}
+
+impl fmt::Debug for CreateSandbox {
+    /// Without the values of the environment: they may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateSandbox")
+            .field("sandbox_id", &self.sandbox_id)
+            .field("thread_id", &self.thread_id)
+            .field("user_id", &self.user_id)
+            .field("extra_mounts", &self.extra_mounts)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("resources", &self.resources)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde hands over a reference
@@ -82,14 +114,13 @@ pub struct CheckedCreate {
 
 /// Fields of the design that this version does not have. Sent with a value, they are an error: a
 /// sandbox without the limits or the network policy that was asked for must not come to be.
-const NOT_YET: [&str; 8] =
-    ["template", "image", "env", "resources", "labels", "ttl_seconds", "idle_ttl_seconds", "network"];
+const NOT_YET: [&str; 5] = ["template", "image", "labels", "ttl_seconds", "idle_ttl_seconds"];
 
-/// Reads a request body.
+/// Reads a request body for a backend with these features.
 ///
 /// # Errors
 /// Every field that is wrong, at once. Never panics, whatever the bytes.
-pub fn decode(body: &[u8]) -> Result<CheckedCreate, InvalidRequest> {
+pub fn decode(body: &[u8], features: Features) -> Result<CheckedCreate, InvalidRequest> {
     let nothing = |error: FieldError| InvalidRequest::new(vec![error]);
     if body.is_empty() {
         return Err(nothing(Wrong::missing().at(vec!["body".into()], &Value::Null)));
@@ -99,12 +130,12 @@ pub fn decode(body: &[u8]) -> Result<CheckedCreate, InvalidRequest> {
         return Err(nothing(Wrong::not_an_object().at(vec!["body".into()], &value)));
     };
     let mut reader = Reader { whole: &value, members, path: vec!["body".into()], errors: Vec::new() };
-    let checked = read(&mut reader);
+    let checked = read(&mut reader, features);
     let errors = reader.errors;
     checked.filter(|_| errors.is_empty()).ok_or_else(|| InvalidRequest::new(errors))
 }
 
-fn read(reader: &mut Reader<'_>) -> Option<CheckedCreate> {
+fn read(reader: &mut Reader<'_>, features: Features) -> Option<CheckedCreate> {
     let id = reader.required("sandbox_id", |value| {
         SandboxId::new(field::text(value)?).map_err(|_| Wrong::pattern(SandboxId::PATTERN))
     });
@@ -120,13 +151,16 @@ fn read(reader: &mut Reader<'_>) -> Option<CheckedCreate> {
             _ => Wrong::pattern(UserId::PATTERN),
         })
     });
-    let extra_mounts = reader.mounts();
+    let extra_mounts = mounts(reader);
     reader.optional("include_legacy_skills", field::boolean);
     let runtime = reader.optional("provision_lark_cli_runtime", field::boolean);
     let broker = reader.optional("provision_lark_cli_broker", field::boolean);
     let version = reader.optional("required_mount_contract_version", |value| {
         if value.is_null() { Ok(None) } else { field::integer(value).map(Some) }
     });
+    let env = extension::environment(reader, features);
+    let resources = extension::resources(reader, features);
+    let network = extension::network(reader, features);
     for name in NOT_YET {
         reader.optional(name, |value| if value.is_null() { Ok(()) } else { Err(Wrong::not_supported(name)) });
     }
@@ -137,73 +171,39 @@ fn read(reader: &mut Reader<'_>) -> Option<CheckedCreate> {
             user: user.unwrap_or_default(),
             extra_mounts,
             lark: LarkRequest { runtime: runtime.unwrap_or(false), broker: broker.unwrap_or(false) },
+            env,
+            resources,
+            network,
             id,
         },
         required_mount_contract_version: version.flatten(),
     })
 }
 
-/// One object that is being read; what is wrong with it is collected.
-struct Reader<'a> {
-    whole: &'a Value,
-    members: &'a Map<String, Value>,
-    path: Vec<Loc>,
-    errors: Vec<FieldError>,
-}
-
-impl<'a> Reader<'a> {
-    fn required<T>(&mut self, name: &str, read: impl FnOnce(&'a Value) -> Result<T, Wrong>) -> Option<T> {
-        if !self.members.contains_key(name) {
-            let loc = self.loc(name);
-            self.errors.push(Wrong::missing().at(loc, self.whole));
-            return None;
+fn mounts(reader: &mut Reader<'_>) -> Vec<RequestedMount> {
+    let Some(items) = reader.optional("extra_mounts", |value| {
+        let items =
+            value.as_array().ok_or_else(|| Wrong::new("list_type", "Input should be a valid list"))?;
+        if items.len() > MAX_EXTRA_MOUNTS {
+            return Err(Wrong::too_many(MAX_EXTRA_MOUNTS, items.len()));
         }
-        self.optional(name, read)
-    }
-
-    fn optional<T>(&mut self, name: &str, read: impl FnOnce(&'a Value) -> Result<T, Wrong>) -> Option<T> {
-        let value = self.members.get(name)?;
-        match read(value) {
-            Ok(read) => Some(read),
-            Err(wrong) => {
-                let loc = self.loc(name);
-                self.errors.push(wrong.at(loc, value));
-                None
-            }
-        }
-    }
-
-    fn mounts(&mut self) -> Vec<RequestedMount> {
-        let Some(items) = self.optional("extra_mounts", |value| {
-            let items =
-                value.as_array().ok_or_else(|| Wrong::new("list_type", "Input should be a valid list"))?;
-            if items.len() > MAX_EXTRA_MOUNTS {
-                return Err(Wrong::too_many(MAX_EXTRA_MOUNTS, items.len()));
-            }
-            Ok(items)
-        }) else {
-            return Vec::new();
+        Ok(items)
+    }) else {
+        return Vec::new();
+    };
+    let mut mounts = Vec::with_capacity(items.len());
+    for (position, item) in items.iter().enumerate() {
+        let mut path = reader.loc("extra_mounts");
+        path.push(position.into());
+        let Value::Object(members) = item else {
+            reader.errors.push(Wrong::not_an_object().at(path, item));
+            continue;
         };
-        let mut mounts = Vec::with_capacity(items.len());
-        for (position, item) in items.iter().enumerate() {
-            let mut path = self.loc("extra_mounts");
-            path.push(position.into());
-            let Value::Object(members) = item else {
-                self.errors.push(Wrong::not_an_object().at(path, item));
-                continue;
-            };
-            let mut reader = Reader { whole: item, members, path, errors: Vec::new() };
-            mounts.extend(read_mount(&mut reader));
-            self.errors.append(&mut reader.errors);
-        }
-        mounts
+        let mut inner = Reader { whole: item, members, path, errors: Vec::new() };
+        mounts.extend(read_mount(&mut inner));
+        reader.errors.append(&mut inner.errors);
     }
-
-    fn loc(&self, name: &str) -> Vec<Loc> {
-        let mut loc = self.path.clone();
-        loc.push(name.into());
-        loc
-    }
+    mounts
 }
 
 fn read_mount(reader: &mut Reader<'_>) -> Option<RequestedMount> {

@@ -4,7 +4,7 @@ use super::*;
 
 /// What is wrong with a body, as `type at.place`.
 fn wrong(body: impl AsRef<[u8]>) -> Vec<String> {
-    let Err(invalid) = decode(body.as_ref()) else { return Vec::new() };
+    let Err(invalid) = decode(body.as_ref(), Features::default()) else { return Vec::new() };
     assert_eq!(invalid.code, "invalid_request");
     invalid
         .detail
@@ -23,7 +23,7 @@ fn check(body: Value, expect: &[&str]) {
 
 #[test]
 fn the_least_request_has_every_default() {
-    let checked = decode(br#"{"sandbox_id":"s1"}"#).unwrap();
+    let checked = decode(br#"{"sandbox_id":"s1"}"#, Features::default()).unwrap();
     assert_eq!(checked.spec, SandboxSpec::new(SandboxId::new("s1").unwrap()));
     assert_eq!(checked.spec.user.as_str(), "default");
     assert_eq!(checked.spec.thread.as_str(), "s1");
@@ -44,7 +44,7 @@ fn the_client_s_own_form_can_be_read_back() {
         required_mount_contract_version: Some(2),
         ..CreateSandbox::new("s1")
     };
-    let checked = decode(&serde_json::to_vec(&sent).unwrap()).unwrap();
+    let checked = decode(&serde_json::to_vec(&sent).unwrap(), Features::default()).unwrap();
     assert_eq!(checked.spec.thread.as_str(), "T_1");
     assert_eq!(checked.spec.user.as_str(), "alice");
     assert_eq!(checked.spec.extra_mounts[0].container_path, "/b");
@@ -104,7 +104,7 @@ fn extra_mounts_are_a_list_of_at_most_ten() {
 #[test]
 fn unknown_keys_are_ignored_and_those_of_later_versions_are_not() {
     check(json!({"sandbox_id": "s1", "colour": "red"}), &[]);
-    for name in NOT_YET {
+    for name in NOT_YET.into_iter().chain(["env", "resources", "network"]) {
         check(json!({"sandbox_id": "s1", name: null}), &[]);
         check(json!({"sandbox_id": "s1", name: {}}), &[&format!("not_supported body.{name}")]);
     }
@@ -122,13 +122,13 @@ fn what_is_not_json_is_said_with_its_place() {
 
 #[test]
 fn the_last_of_two_equal_keys_wins() {
-    let checked = decode(br#"{"sandbox_id":"a","sandbox_id":"b"}"#).unwrap();
+    let checked = decode(br#"{"sandbox_id":"a","sandbox_id":"b"}"#, Features::default()).unwrap();
     assert_eq!(checked.spec.id.as_str(), "b");
 }
 
 #[test]
 fn a_pattern_error_looks_like_pydantic_s() {
-    let invalid = decode(br#"{"sandbox_id":"A"}"#).unwrap_err();
+    let invalid = decode(br#"{"sandbox_id":"A"}"#, Features::default()).unwrap_err();
     assert_eq!(
         serde_json::to_value(&invalid).unwrap(),
         json!({
@@ -163,6 +163,13 @@ fn any_json() -> impl Strategy<Value = Value> {
             Just("container_path".to_owned()),
             Just("read_only".to_owned()),
             Just("required_mount_contract_version".to_owned()),
+            Just("env".to_owned()),
+            Just("resources".to_owned()),
+            Just("memory".to_owned()),
+            Just("limit".to_owned()),
+            Just("network".to_owned()),
+            Just("mode".to_owned()),
+            Just("allow".to_owned()),
             "[a-z_]{0,8}",
         ];
         prop_oneof![
@@ -174,7 +181,10 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 fn check_answer(body: &[u8]) {
-    if let Err(invalid) = decode(body) {
+    const ALL: Features =
+        Features { env: true, resources: true, network: &[stockade_core::egress::NetworkMode::Open] };
+    for features in [Features::default(), ALL] {
+        let Err(invalid) = decode(body, features) else { continue };
         assert!(!invalid.detail.is_empty());
         let text = serde_json::to_string(&invalid).unwrap();
         assert!(text.len() < 64 * 1024, "the answer is bounded: {} bytes", text.len());

@@ -56,6 +56,13 @@ impl Wrong {
         )
     }
 
+    pub(crate) fn not_supported_here(field: &str) -> Self {
+        Self::new(
+            "not_supported",
+            format!("'{field}' is not available on this server's backend; leave it out"),
+        )
+    }
+
     /// The whole error.
     pub(crate) fn at(self, loc: Vec<Loc>, input: &Value) -> FieldError {
         FieldError {

@@ -1,5 +1,6 @@
 //! The parameters after the `?`.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -40,6 +41,13 @@ pub struct LogQuery {
     pub tail: u32,
     /// Of the process before the last restart.
     pub previous: bool,
+}
+
+impl fmt::Display for LogQuery {
+    /// As it stands in a URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "follow={}&tail={}&previous={}", self.follow, self.tail, self.previous)
+    }
 }
 
 /// The parameters of a log request.
@@ -125,6 +133,7 @@ mod tests {
         assert_eq!(logs(&[("colour", "red")]).unwrap(), plain);
         let all = logs(&[("follow", "1"), ("tail", "0"), ("previous", "yes")]).unwrap();
         assert_eq!(all, LogQuery { follow: true, tail: 0, previous: true });
+        assert_eq!(all.to_string(), "follow=true&tail=0&previous=true");
         assert_eq!(kinds(logs(&[("follow", ""), ("tail", "-1")])), ["bool_parsing", "greater_than_equal"]);
     }
 }

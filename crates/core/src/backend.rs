@@ -10,6 +10,7 @@ use futures_core::Stream;
 use thiserror::Error;
 
 use crate::contract::ContractVersion;
+use crate::egress::NetworkMode;
 use crate::id::SandboxId;
 use crate::layout::LarkSupport;
 use crate::mount::MountError;
@@ -91,6 +92,23 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`BackendError::NotFound`] when it is not there.
     async fn logs(&self, id: &SandboxId, options: LogOptions) -> Result<LogStream, BackendError>;
+
+    /// Stops the sandbox's processes where they are, and returns it as it is then. It is woken by
+    /// [`Self::resume`], and by the next connection to it. A paused one is a success.
+    ///
+    /// # Errors
+    /// [`BackendError::NotFound`] when it is not there; [`BackendError::Unsupported`] where a backend has no way.
+    async fn pause(&self, _id: &SandboxId) -> Result<Arc<Sandbox>, BackendError> {
+        Err(BackendError::Unsupported { what: "pausing a sandbox" })
+    }
+
+    /// Lets a paused sandbox run on, and returns it as it is then. One that runs is a success.
+    ///
+    /// # Errors
+    /// As [`Self::pause`].
+    async fn resume(&self, _id: &SandboxId) -> Result<Arc<Sandbox>, BackendError> {
+        Err(BackendError::Unsupported { what: "resuming a sandbox" })
+    }
 }
 
 /// Which part of a log is wanted.
@@ -111,6 +129,20 @@ pub struct Capabilities {
     pub lark: LarkSupport,
     /// The contract new sandboxes are made under.
     pub contract: ContractVersion,
+    /// Which parts of a request beyond the reference's it can fulfil.
+    pub features: Features,
+}
+
+/// Parts of a request that not every backend can fulfil. What it cannot is refused by name: a sandbox without
+/// the limits or the network policy that was asked for must not come to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Variables of the environment.
+    pub env: bool,
+    /// Requests and limits.
+    pub resources: bool,
+    /// Which network modes there are; none: it takes no egress policy.
+    pub network: &'static [NetworkMode],
 }
 
 /// Whether a backend's answers can be relied on.
@@ -216,6 +248,12 @@ pub enum BackendError {
         /// Which quota.
         message: String,
     },
+    /// The request asks for what cannot be had here.
+    #[error("{message}")]
+    Refused {
+        /// What, and what would be possible.
+        message: String,
+    },
     /// The backend refused what we sent: a setting of this server is wrong.
     #[error("{message}")]
     Rejected {
@@ -253,6 +291,7 @@ impl BackendError {
             Self::TimedOut { .. } => "backend_timeout",
             Self::Forbidden { .. } => "backend_forbidden",
             Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::Refused { .. } => "refused",
             Self::Rejected { .. } => "backend_rejected",
             Self::PartialCleanup { .. } => "partial_cleanup",
             Self::Unsupported { .. } => "unsupported",

@@ -7,11 +7,13 @@
 
 pub mod backend;
 pub mod contract;
+pub mod egress;
 pub mod id;
 pub mod layout;
 pub mod mount;
 pub mod path;
 pub mod plan;
+pub mod resources;
 pub mod sandbox;
 pub mod signature;
 pub mod spec;

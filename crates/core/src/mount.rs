@@ -94,6 +94,18 @@ pub enum MountError {
         /// What was asked for.
         asked: String,
     },
+    /// A read-only directory that is not there.
+    #[error("the directory {path:?} to mount is not there; make it first")]
+    SourceMissing {
+        /// The directory.
+        path: String,
+    },
+    /// A directory that is reached through a symbolic link, which a sandbox may have planted.
+    #[error("the directory {path:?} to mount, or one on the way to it, is a symbolic link; none is followed")]
+    SourceIsLink {
+        /// The directory.
+        path: String,
+    },
 }
 
 /// Where a sandbox's conversions of uploads are mounted; its source lies inside the user data.

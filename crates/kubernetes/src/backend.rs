@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures::FutureExt;
 use prometheus_client::registry::Registry;
-use stockade_core::backend::{BackendHealth, Capabilities, LogOptions, LogStream};
+use stockade_core::backend::{BackendHealth, Capabilities, Features, LogOptions, LogStream};
 use stockade_core::sandbox::{Reconciliation, SandboxEvent};
 use stockade_core::{Backend, BackendError, Sandbox, SandboxId, SandboxSpec};
 use tokio::task::AbortHandle;
@@ -134,7 +134,11 @@ impl Backend for KubernetesBackend {
 
     fn capabilities(&self) -> Capabilities {
         let settings = &self.inner.settings;
-        Capabilities { lark: settings.lark.support(), contract: settings.storage.contract }
+        Capabilities {
+            lark: settings.lark.support(),
+            contract: settings.storage.contract,
+            features: Features::default(),
+        }
     }
 
     fn health(&self) -> BackendHealth {

@@ -6,11 +6,13 @@ use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use stockade_core::backend::Conflict;
 use stockade_core::{ContractVersion, SandboxSpec};
 
-use crate::manifest::{SANDBOX_CONTAINER, SIGNATURE_ANNOTATION, is_ours};
+use crate::manifest::{AGENT_DIRECTORY, SANDBOX_CONTAINER, SIGNATURE_ANNOTATION, is_ours};
 use crate::record::{PodRecord, Record};
 
 /// The source of volumes that admission plugins add: the service account's token first of all.
 const INJECTED: &str = "injected";
+/// The source of empty volumes.
+const EMPTY: &str = "empty";
 
 /// Compares the live Pod with the one we would make now.
 ///
@@ -102,6 +104,9 @@ fn seen(container: &Container, volumes: &BTreeMap<&str, &Volume>) -> BTreeSet<Se
             sub_path: sub_path(mount),
             read_only: mount.read_only.unwrap_or(false),
         })
+        // How the agent comes into the image says nothing about files: as with another image, a sandbox that
+        // was made before the setting changed stays what it is.
+        .filter(|seen| !(seen.place == AGENT_DIRECTORY && seen.source == EMPTY))
         .collect()
 }
 
@@ -121,7 +126,7 @@ fn source(volume: &Volume) -> String {
         return format!("claim {} {}", claim.claim_name, claim.read_only.unwrap_or(false));
     }
     if volume.empty_dir.is_some() {
-        return "empty".to_owned();
+        return EMPTY.to_owned();
     }
     let is_injected = volume.projected.is_some()
         || volume.secret.is_some()

@@ -18,7 +18,12 @@ fn mk_spec() -> SandboxSpec {
 }
 
 fn mk_pod(spec: &SandboxSpec) -> Pod {
-    let settings = settings(V2, &HostPath::new("/srv/df").unwrap());
+    mk_pod_with_agent_of(spec, None)
+}
+
+fn mk_pod_with_agent_of(spec: &SandboxSpec, agent_image: Option<&str>) -> Pod {
+    let mut settings = settings(V2, &HostPath::new("/srv/df").unwrap());
+    settings.agent_image = agent_image.map(str::to_owned);
     let mounts = settings.storage.resolve(spec, settings.lark.support()).unwrap();
     let mut pod = crate::manifest::pod(&settings, spec, &mounts);
     pod.metadata.uid = Some("u1".into());
@@ -133,4 +138,22 @@ fn somebody_elses_pod_of_our_name_is_a_conflict() {
     let mut live = mk_pod(&mk_spec());
     live.metadata.labels = None;
     assert_eq!(verdict(&live, &mk_spec(), ContractVersion::V1), Err(Conflict::Mounts));
+}
+
+#[test]
+fn how_the_agent_comes_in_does_not_matter() {
+    let (with, without) = (mk_pod_with_agent_of(&mk_spec(), Some("agent:1")), mk_pod(&mk_spec()));
+    let spec = mk_spec();
+    assert_eq!(check(&with, &without, &spec, V2), Ok(()));
+    assert_eq!(check(&without, &with, &spec, V2), Ok(()));
+}
+
+#[test]
+fn a_directory_of_the_node_in_the_agent_s_place_is_a_conflict() {
+    let mut live = mk_pod_with_agent_of(&mk_spec(), Some("agent:1"));
+    let volumes = live.spec.as_mut().unwrap().volumes.as_mut().unwrap();
+    let host = volumes[0].host_path.clone();
+    let agent = volumes.last_mut().unwrap();
+    (agent.empty_dir, agent.host_path) = (None, host);
+    assert_eq!(verdict(&live, &mk_spec(), V2), Err(Conflict::Mounts));
 }

@@ -12,6 +12,9 @@ pub struct KubernetesSettings {
     pub namespace: String,
     /// `SANDBOX_IMAGE`: what runs in a sandbox.
     pub image: String,
+    /// `SANDBOX_AGENT_IMAGE`, when `SANDBOX_INJECT_AGENT` is on: an image whose entry point is the sandbox
+    /// agent, which is then brought into [`Self::image`] and run in place of that image's entry point.
+    pub agent_image: Option<String>,
     /// `SANDBOX_CONTAINER_PORT`: where the sandbox agent listens in it.
     pub container_port: u16,
     /// `SANDBOX_SERVICE_TYPE`: how a sandbox is reached.

@@ -109,7 +109,7 @@ fn backend_response(error: &BackendError) -> Response {
 /// The status of what a backend said, and the seconds after which to try again.
 fn status_of(error: &BackendError) -> (StatusCode, Option<u64>) {
     match error {
-        BackendError::Mount(_) => (StatusCode::BAD_REQUEST, None),
+        BackendError::Mount(_) | BackendError::Refused { .. } => (StatusCode::BAD_REQUEST, None),
         BackendError::Conflict { .. } | BackendError::NotReady { .. } => (StatusCode::CONFLICT, None),
         BackendError::NotFound { .. } => (StatusCode::NOT_FOUND, None),
         BackendError::Overloaded { retry_after, .. } => {

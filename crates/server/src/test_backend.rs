@@ -12,7 +12,7 @@ use futures::stream;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
-use stockade_core::backend::{BackendHealth, Capabilities, Conflict, LogOptions, LogStream};
+use stockade_core::backend::{BackendHealth, Capabilities, Conflict, Features, LogOptions, LogStream};
 use stockade_core::layout::LarkSupport;
 use stockade_core::sandbox::{FoundSandbox, Reconciliation, SandboxEvent};
 use stockade_core::{Backend, BackendError, ContractVersion, Sandbox, SandboxId, SandboxSpec, Status};
@@ -127,7 +127,11 @@ impl Backend for MemoryBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { lark: LarkSupport { runtime: true, broker: false }, contract: self.contract }
+        Capabilities {
+            lark: LarkSupport { runtime: true, broker: false },
+            contract: self.contract,
+            features: Features::default(),
+        }
     }
 
     fn health(&self) -> BackendHealth {

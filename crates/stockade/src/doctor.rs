@@ -3,16 +3,20 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use stockade_embedded::facts::{self as machine, MachineFacts};
 use stockade_kubernetes::doctor::{self as kubernetes, Finding, Level};
 
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{BackendSettings, Settings, SettingsError};
 
 /// Looks at the settings and, when they are good, at the cluster.
 pub(crate) async fn examine(settings: Result<Settings, SettingsError>) -> Vec<Finding> {
     match settings {
         Ok(settings) => {
             let mut findings = examine_settings(&settings);
-            findings.extend(kubernetes::examine(&settings.kubernetes).await);
+            match &settings.backend {
+                BackendSettings::Kubernetes(settings) => findings.extend(kubernetes::examine(settings).await),
+                BackendSettings::Embedded(_) => findings.extend(examine_machine()),
+            }
             findings
         }
         Err(error) => error
@@ -25,10 +29,35 @@ pub(crate) async fn examine(settings: Result<Settings, SettingsError>) -> Vec<Fi
     }
 }
 
+/// What this machine can and cannot isolate.
+fn examine_machine() -> Vec<Finding> {
+    let findings = MachineFacts::probe().findings().into_iter().map(|finding| {
+        let level = match finding.level {
+            machine::Level::Good => Level::Ok,
+            machine::Level::Less => Level::Warn,
+            machine::Level::Missing => Level::Fail,
+        };
+        let found = Finding::new(finding.subject, level, finding.text);
+        match finding.remedy {
+            Some(remedy) => found.fix(remedy),
+            None => found,
+        }
+    });
+    findings.collect()
+}
+
 fn examine_settings(settings: &Settings) -> Vec<Finding> {
-    let storage = &settings.kubernetes.storage;
+    let storage = match &settings.backend {
+        BackendSettings::Kubernetes(kubernetes) => &kubernetes.storage,
+        BackendSettings::Embedded(embedded) => &embedded.storage,
+    };
     let contract = format!("serves mount contract {}: {}", storage.contract, settings.contract_reason);
+    let backend = match &settings.backend {
+        BackendSettings::Kubernetes(_) => "kubernetes; --backend embedded looks at this machine",
+        BackendSettings::Embedded(_) => "embedded; --backend kubernetes looks at a cluster",
+    };
     let mut findings = vec![
+        Finding::new("backend", Level::Ok, backend),
         Finding::new("settings", Level::Ok, "every value is good"),
         Finding::new("mount contract", Level::Ok, contract),
     ];

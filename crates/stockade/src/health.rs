@@ -12,7 +12,11 @@ const DEADLINE: Duration = Duration::from_secs(3);
 
 /// The server on this machine that listens as `STOCKADE_LISTEN` says.
 pub(crate) fn default_url(listen: Option<String>) -> String {
-    let listen = listen.and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_LISTEN);
+    reachable(listen.and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_LISTEN))
+}
+
+/// The URL by which this machine reaches a server that listens there.
+pub(crate) fn reachable(listen: SocketAddr) -> String {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),

@@ -17,12 +17,16 @@ pub(crate) enum LogFormat {
 }
 
 /// Without the client library's own lines: what it tells of failures, our lines tell with their context.
-const DEFAULT_FILTER: &str = "info,kube_client=off";
+pub(crate) const DEFAULT_FILTER: &str = "info,kube_client=off";
 
-/// Starts logging. The filter is the argument, else `RUST_LOG`, else [`DEFAULT_FILTER`].
-pub(crate) fn start(format: Option<LogFormat>, filter: Option<&str>) -> anyhow::Result<()> {
+/// Starts logging. The filter is the argument, else `RUST_LOG`, else the default.
+pub(crate) fn start(
+    format: Option<LogFormat>,
+    filter: Option<&str>,
+    default_filter: &str,
+) -> anyhow::Result<()> {
     let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
-    let filter = filter.or(variable.as_deref()).unwrap_or(DEFAULT_FILTER);
+    let filter = filter.or(variable.as_deref()).unwrap_or(default_filter);
     let filter = EnvFilter::try_new(filter).with_context(|| {
         format!("--log-level or RUST_LOG: {filter:?} is not a filter like info or info,kube=debug")
     })?;

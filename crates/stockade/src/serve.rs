@@ -1,17 +1,23 @@
 //! The server, from settings to the last answer.
 
+use std::io;
+use std::net::SocketAddr;
 use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
-use stockade_kubernetes::KubernetesBackend;
+use stockade_core::Backend;
 use stockade_server::ServerState;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::settings::Settings;
+use crate::settings::{BackendSettings, Settings};
 use crate::signals::Signals;
+use crate::state::StateDir;
+use crate::up::{Announcement, Welcome, port_holder};
+use crate::{backend, health};
 
 /// How long requests under way may take to finish after a signal. With all the rest, the process has
 /// ended within 5 s.
@@ -21,17 +27,18 @@ const HANDOVER: Duration = Duration::from_millis(200);
 /// The exit code of a process that a second signal ended; 128 and SIGTERM's number, as shells say it.
 const ENDED_AT_ONCE: i32 = 143;
 
-/// Serves until a signal comes.
+/// Serves until a signal comes. `announcement` is what `up` says.
 ///
 /// # Errors
 /// When the address is taken, or the backend cannot be started.
-pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: Settings, announcement: Option<Announcement>) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    announce(&settings);
-    let address = settings.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address} (--listen or STOCKADE_LISTEN)"))?;
+    announce(&settings, announcement.as_ref().is_some_and(|announcement| announcement.for_people));
+    let listener = listen(settings.listen).await?;
+    let address = listener.local_addr().context("cannot see where the server listens")?;
+    let url = health::reachable(address);
+    let welcome = Welcome::of(&settings);
+    let state_dir = settings.state_dir.map(StateDir::at);
     let mut registry = Registry::default();
     let (listener, meanwhile) = twice(listener).context("cannot share the listening socket")?;
     let (started, wait) = oneshot::channel::<()>();
@@ -39,7 +46,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let meanwhile =
         tokio::spawn(stockade_server::serve(meanwhile, stockade_server::starting_router(), wait, HANDOVER));
     let backend = tokio::select! {
-        backend = KubernetesBackend::start(settings.kubernetes, &mut registry) => backend?,
+        backend = backend::start(settings.backend, &mut registry) => backend?,
         signal = signals.next() => {
             tracing::info!(signal, "ending before the backend has started");
             return Ok(());
@@ -47,6 +54,17 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     drop(started);
     meanwhile.await.context("the server of the first moments failed")?;
+    if let Some(dir) = &state_dir {
+        dir.record_server(&url)?;
+    }
+    let outlives_us = backend.name() == "embedded";
+    let backend: Arc<dyn Backend> = match &announcement {
+        Some(announcement) => {
+            announcement.welcome(&welcome, &url).context("cannot print")?;
+            announcement.narrated(backend)
+        }
+        None => backend,
+    };
     let state = ServerState::new(backend, settings.server, registry);
     tracing::info!(%address, "serving");
     let shutdown = async move {
@@ -60,7 +78,25 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let drained = stockade_server::serve(listener, stockade_server::router(state), shutdown, DRAIN).await;
     tracing::info!(cut_off = drained.cut_off, "ended");
+    if let Some(dir) = &state_dir {
+        dir.forget_server();
+    }
+    if let Some(announcement) = announcement.filter(|_| outlives_us) {
+        announcement.farewell();
+    }
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let holder = (error.kind() == io::ErrorKind::AddrInUse)
+            .then(|| port_holder::describe(address))
+            .flatten()
+            .map(|holder| format!(": the port is held by {holder}"));
+        let text =
+            format!("cannot listen on {address} (--listen or STOCKADE_LISTEN){}", holder.unwrap_or_default());
+        anyhow::Error::new(error).context(text)
+    })
 }
 
 /// The same socket twice, for two servers one after the other: what comes between them waits in its queue.
@@ -70,19 +106,36 @@ fn twice(listener: TcpListener) -> std::io::Result<(TcpListener, TcpListener)> {
     Ok((TcpListener::from_std(first)?, TcpListener::from_std(second)?))
 }
 
-/// What the settings amount to; what an operator would have to know afterwards.
-fn announce(settings: &Settings) {
-    let contract = &settings.kubernetes.storage.contract;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        namespace = settings.kubernetes.namespace,
-        image = settings.kubernetes.image,
-        service_type = settings.kubernetes.service_type.as_str(),
-        node_host = settings.kubernetes.node_host,
-        "stockade"
-    );
+/// What the settings amount to; what an operator would have to know afterwards. `warned` are those who are told
+/// of the warnings in another way.
+fn announce(settings: &Settings, warned: bool) {
+    let version = env!("CARGO_PKG_VERSION");
+    let contract = match &settings.backend {
+        BackendSettings::Kubernetes(kubernetes) => {
+            tracing::info!(
+                version,
+                namespace = kubernetes.namespace,
+                image = kubernetes.image,
+                service_type = kubernetes.service_type.as_str(),
+                node_host = kubernetes.node_host,
+                "stockade"
+            );
+            kubernetes.storage.contract
+        }
+        BackendSettings::Embedded(embedded) => {
+            tracing::info!(
+                version,
+                state_dir = %embedded.state_dir.display(),
+                bind = %embedded.bind,
+                ports = %embedded.ports,
+                node_host = embedded.node_host,
+                "stockade"
+            );
+            embedded.storage.contract
+        }
+    };
     tracing::info!(%contract, reason = settings.contract_reason, "mount contract");
-    for warning in &settings.warnings {
+    for warning in settings.warnings.iter().filter(|_| !warned) {
         tracing::warn!("{warning}");
     }
 }

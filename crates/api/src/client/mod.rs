@@ -2,6 +2,7 @@
 //! whatever stands in front of both.
 
 mod error;
+mod log;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use serde::de::DeserializeOwned;
 use tokio::time;
 
 pub use self::error::ClientError;
+pub use self::log::LogBody;
+use crate::query::LogQuery;
 use crate::{Capabilities, CreateSandbox, Deleted, EventList, Health, Readiness, Reconciliation};
 use crate::{Sandbox, SandboxList};
 
@@ -143,6 +146,43 @@ impl Client {
         read(status, &answer)
     }
 
+    /// Stops the processes of the sandbox of this id where they are.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn pause(&self, id: &str) -> Result<Sandbox<'static>, ClientError> {
+        self.change("pause", id).await
+    }
+
+    /// Lets the paused sandbox of this id run on.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn resume(&self, id: &str) -> Result<Sandbox<'static>, ClientError> {
+        self.change("resume", id).await
+    }
+
+    async fn change(&self, operation: &'static str, id: &str) -> Result<Sandbox<'static>, ClientError> {
+        let path = format!("/api/sandboxes/{}/{operation}", encoded(id));
+        let (status, answer) = self.call(operation, Method::POST, &path, None, self.deadlines.read).await?;
+        read(status, &answer)
+    }
+
+    /// What the main process of the sandbox of this id wrote, in pieces as they come.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; that the sandbox is not there is [`ClientError::Refused`].
+    pub async fn logs(&self, id: &str, query: LogQuery) -> Result<LogBody, ClientError> {
+        let path = format!("/api/sandboxes/{}/logs?{query}", encoded(id));
+        let request = self.request(Method::GET, &path, None)?;
+        let limit = self.deadlines.read;
+        let exchange = self.http.request(request);
+        let timed_out = ClientError::TimedOut { operation: "logs", limit };
+        let answer = time::timeout(limit, exchange).await.map_err(|_| timed_out)?;
+        let answer = answer.map_err(|source| ClientError::Unreachable { url: self.base.clone(), source })?;
+        LogBody::of(answer, limit).await
+    }
+
     /// The truth about the sandbox of this id.
     ///
     /// # Errors
@@ -187,6 +227,24 @@ impl Client {
         }
     }
 
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("x-api-key", key);
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        request
+            .body(Full::from(body.unwrap_or_default()))
+            .map_err(|_| ClientError::BaseUrl { url: self.base.clone() })
+    }
+
     async fn read<T: DeserializeOwned>(&self, operation: &'static str, path: &str) -> Result<T, ClientError> {
         let (status, answer) = self.call(operation, Method::GET, path, None, self.deadlines.read).await?;
         read(status, &answer)
@@ -200,16 +258,7 @@ impl Client {
         body: Option<Vec<u8>>,
         limit: Duration,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        if let Some(key) = &self.key {
-            request = request.header("x-api-key", key);
-        }
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        let request = request
-            .body(Full::from(body.unwrap_or_default()))
-            .map_err(|_| ClientError::BaseUrl { url: self.base.clone() })?;
+        let request = self.request(method, path, body)?;
         let exchange = async {
             let answer = self
                 .http

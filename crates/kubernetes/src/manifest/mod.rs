@@ -3,6 +3,7 @@
 //! They equal the reference's (`crates/stockade/tests/golden/`) but for the deliberate differences that
 //! `crates/stockade/tests/golden.rs` lists in one place.
 
+mod agent;
 mod lark;
 mod pod;
 mod service;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use stockade_core::SandboxId;
 
+pub(crate) use agent::AGENT_DIRECTORY;
 pub(crate) use pod::SANDBOX_CONTAINER;
 pub use pod::pod;
 pub use service::service;

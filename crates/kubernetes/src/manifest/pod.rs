@@ -13,8 +13,8 @@ use stockade_core::layout::MountPlan;
 use stockade_core::{SandboxSpec, signature};
 
 use super::{
-    CONTRACT_ANNOTATION, SIGNATURE_ANNOTATION, THREAD_ANNOTATION, USER_ANNOTATION, labels, lark, pod_name,
-    volumes,
+    CONTRACT_ANNOTATION, SIGNATURE_ANNOTATION, THREAD_ANNOTATION, USER_ANNOTATION, agent, labels, lark,
+    pod_name, volumes,
 };
 use crate::settings::KubernetesSettings;
 
@@ -28,6 +28,18 @@ pub fn pod(settings: &KubernetesSettings, spec: &SandboxSpec, mounts: &MountPlan
     let mut containers = vec![sandbox_container(settings, mounts)];
     containers.extend(lark::sidecar(&settings.lark, mounts));
     let hardened = settings.hardening.then_some(false);
+    let mut pod_spec = PodSpec {
+        init_containers: lark::init_container(&settings.lark, mounts.lark).map(|init| vec![init]),
+        containers,
+        restart_policy: Some("Always".to_owned()),
+        volumes: Some(mounts.volumes.iter().map(volumes::volume).collect()),
+        automount_service_account_token: hardened,
+        enable_service_links: hardened,
+        ..PodSpec::default()
+    };
+    if let Some(image) = &settings.agent_image {
+        agent::inject(&mut pod_spec, settings, image);
+    }
     Pod {
         metadata: ObjectMeta {
             name: Some(pod_name(&spec.id)),
@@ -36,15 +48,7 @@ pub fn pod(settings: &KubernetesSettings, spec: &SandboxSpec, mounts: &MountPlan
             annotations: Some(annotations(settings, spec, mounts)),
             ..ObjectMeta::default()
         },
-        spec: Some(PodSpec {
-            init_containers: lark::init_container(&settings.lark, mounts.lark).map(|init| vec![init]),
-            containers,
-            restart_policy: Some("Always".to_owned()),
-            volumes: Some(mounts.volumes.iter().map(volumes::volume).collect()),
-            automount_service_account_token: hardened,
-            enable_service_links: hardened,
-            ..PodSpec::default()
-        }),
+        spec: Some(pod_spec),
         status: None,
     }
 }
@@ -81,7 +85,7 @@ fn sandbox_container(settings: &KubernetesSettings, mounts: &MountPlan) -> Conta
         readiness_probe: Some(probe(settings, Timing { delay: 0, period: 1 })),
         // An image with a browser in it takes up to 13 s to start, so the first failure may not count early.
         liveness_probe: Some(probe(settings, Timing { delay: 10, period: 10 })),
-        resources: Some(resources()),
+        resources: Some(resources(["100m", "256Mi", "500Mi"], ["1000m", "1Gi", "500Mi"])),
         security_context: Some(SecurityContext {
             privileged: Some(false),
             allow_privilege_escalation: Some(!settings.hardening),
@@ -117,16 +121,18 @@ fn probe(settings: &KubernetesSettings, timing: Timing) -> Probe {
     }
 }
 
-fn resources() -> ResourceRequirements {
-    let amounts = |cpu: &str, memory: &str| {
-        [("cpu", cpu), ("memory", memory), ("ephemeral-storage", "500Mi")]
+/// Processor, memory and ephemeral storage: what is set aside, and what may be used.
+pub(super) fn resources(requests: [&str; 3], limits: [&str; 3]) -> ResourceRequirements {
+    let amounts = |amounts: [&str; 3]| {
+        ["cpu", "memory", "ephemeral-storage"]
             .into_iter()
+            .zip(amounts)
             .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
             .collect::<BTreeMap<_, _>>()
     };
     ResourceRequirements {
-        requests: Some(amounts("100m", "256Mi")),
-        limits: Some(amounts("1000m", "1Gi")),
+        requests: Some(amounts(requests)),
+        limits: Some(amounts(limits)),
         ..ResourceRequirements::default()
     }
 }

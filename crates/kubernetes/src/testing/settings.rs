@@ -15,6 +15,7 @@ pub fn settings(contract: ContractVersion, base: &HostPath) -> KubernetesSetting
     KubernetesSettings {
         namespace: "deer-flow".to_owned(),
         image: "sandbox:dev".to_owned(),
+        agent_image: None,
         container_port: 8080,
         service_type: ServiceType::NodePort,
         node_host: "node".to_owned(),

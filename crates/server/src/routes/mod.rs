@@ -4,6 +4,7 @@ mod docs;
 mod health;
 mod not_built;
 mod observe;
+mod pausing;
 mod reconciliation;
 mod sandboxes;
 mod starting;
@@ -47,6 +48,8 @@ pub(crate) fn documented() -> OpenApiRouter<ServerState> {
         .routes(routes!(sandboxes::get, sandboxes::delete))
         .routes(routes!(reconciliation::get))
         .routes(routes!(reconciliation::capabilities))
+        .routes(routes!(pausing::pause))
+        .routes(routes!(pausing::resume))
         .routes(routes!(observe::events))
         .routes(routes!(observe::logs))
         .routes(routes!(health::health))
@@ -61,8 +64,6 @@ fn not_built() -> Router<ServerState> {
     Router::new()
         .route("/api/sandboxes/{id}", patch(not_built::update))
         .route("/api/sandboxes/{id}/renew", post(not_built::renew))
-        .route("/api/sandboxes/{id}/pause", post(not_built::pause))
-        .route("/api/sandboxes/{id}/resume", post(not_built::resume))
         .route("/api/events", get(not_built::all_events))
         .route("/ui", get(not_built::dashboard))
 }

@@ -12,14 +12,6 @@ pub(super) async fn renew() -> impl IntoResponse {
     ApiError::not_built("renewing a sandbox's lease")
 }
 
-pub(super) async fn pause() -> impl IntoResponse {
-    ApiError::not_built("pausing a sandbox")
-}
-
-pub(super) async fn resume() -> impl IntoResponse {
-    ApiError::not_built("resuming a sandbox")
-}
-
 pub(super) async fn all_events() -> impl IntoResponse {
     ApiError::not_built("the stream of all events")
 }

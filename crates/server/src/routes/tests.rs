@@ -15,6 +15,8 @@ use super::*;
 use crate::auth::Access;
 use crate::test_backend::{KEY, MemoryBackend, mk_router_with};
 
+mod extensions;
+
 /// A server in front of a backend, called without a socket.
 struct Server {
     backend: Arc<MemoryBackend>,
@@ -241,8 +243,6 @@ async fn what_is_not_built_is_said_by_name() {
     for (method, path) in [
         ("PATCH", "/api/sandboxes/s1"),
         ("POST", "/api/sandboxes/s1/renew"),
-        ("POST", "/api/sandboxes/s1/pause"),
-        ("POST", "/api/sandboxes/s1/resume"),
         ("GET", "/api/events"),
         ("GET", "/ui"),
     ] {

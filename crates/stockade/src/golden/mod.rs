@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::settings::{Overrides, Settings};
+use crate::settings::{BackendSettings, Overrides, Settings, Surroundings};
 
 /// The Pod and the Service of an environment and a request, as they would be sent.
 fn manifests(environment: &Value, request: &Value, extra: &[(&str, &str)]) -> (Value, Value) {
@@ -22,8 +22,19 @@ fn manifests(environment: &Value, request: &Value, extra: &[(&str, &str)]) -> (V
         .collect();
     variables.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let lookup = |name: &str| variables.get(name).map(Into::into);
-    let settings = Settings::load(&lookup, Overrides::default()).unwrap().kubernetes;
-    let spec = stockade_api::create::decode(request.to_string().as_bytes()).unwrap().spec;
+    let read_file = |_: &std::path::Path| unreachable!("no variable names a file");
+    let surroundings = Surroundings { variable: &lookup, read_file: &read_file, is_root: true };
+    let BackendSettings::Kubernetes(settings) =
+        Settings::load(&surroundings, Overrides::default()).unwrap().backend
+    else {
+        panic!("the reference knows Kubernetes alone");
+    };
+    let spec = stockade_api::create::decode(
+        request.to_string().as_bytes(),
+        stockade_core::backend::Features::default(),
+    )
+    .unwrap()
+    .spec;
     let mounts = settings.storage.resolve(&spec, settings.lark.support()).unwrap();
     let pod = stockade_kubernetes::manifest::pod(&settings, &spec, &mounts);
     let service = stockade_kubernetes::manifest::service(&settings, &spec.id, "pod-uid");
@@ -108,6 +119,16 @@ fn own_cases() -> Vec<(&'static str, Value, Value)> {
     with_mounts["extra_mounts"] = real_list;
     let mut hardened = g2.clone();
     hardened["SANDBOX_HARDENING"] = json!("true");
+    let mut injected = g2.clone();
+    injected["SANDBOX_IMAGE"] = json!("python:3.12-slim");
+    injected["SANDBOX_CONTAINER_PORT"] = json!("9090");
+    injected["SANDBOX_INJECT_AGENT"] = json!("true");
+    injected["SANDBOX_AGENT_IMAGE"] = json!("agent:dev");
+    let mut injected_hardened_lark = injected.clone();
+    injected_hardened_lark["SANDBOX_HARDENING"] = json!("true");
+    injected_hardened_lark["LARK_CLI_BROKER_IMAGE"] = json!("lark:broker");
+    let mut with_broker = with_mounts.clone();
+    with_broker["provision_lark_cli_broker"] = json!(true);
     let mut windows = g2.clone();
     windows["DEER_FLOW_HOST_BASE_DIR"] = json!("C:\\Users\\me\\deer-flow");
     let mut claims = g2.clone();
@@ -120,6 +141,8 @@ fn own_cases() -> Vec<(&'static str, Value, Value)> {
         ("g2-real-mount-list", g2, with_mounts.clone()),
         ("g2-claims-real-mount-list", claims, with_mounts),
         ("g2-hardened", hardened, alice.clone()),
+        ("g2-injected", injected, alice.clone()),
+        ("g2-injected-hardened-broker", injected_hardened_lark, with_broker),
         ("g2-windows", windows, alice),
     ]
 }

@@ -3,7 +3,12 @@
 //! The names and defaults are the provisioner contract's. A wrong value stops the start, and all of them
 //! are named at once. Nothing here touches the machine: variables come from a function.
 
+mod embedded;
+pub(crate) mod env_file;
+mod kubernetes;
+mod place;
 mod reader;
+mod server;
 mod storage;
 mod values;
 
@@ -11,36 +16,47 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use stockade_embedded::EmbeddedSettings;
 use stockade_kubernetes::KubernetesSettings;
-use stockade_kubernetes::settings::{LarkImages, ServiceType};
-use stockade_server::{Access, AllowedHost, AllowedHosts, ServerSettings};
+use stockade_server::ServerSettings;
 
+pub(crate) use self::kubernetes::DEFAULT_KUBECONFIG;
+pub(crate) use self::place::state_dir;
 use self::reader::Reader;
-pub(crate) use self::reader::{Lookup, SettingsError};
+pub(crate) use self::reader::{SettingsError, Surroundings};
 use crate::cli::BackendKind;
 
-/// Where the API listens unless told otherwise.
-pub(crate) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8002);
-/// The reference's image.
-const DEFAULT_IMAGE: &str =
-    "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest";
-const DEFAULT_NAMESPACE: &str = "deer-flow";
-const DEFAULT_NODE_HOST: &str = "host.docker.internal";
+/// Where the API of `serve` listens unless told otherwise.
+pub(crate) const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
+/// Where the API of `up` listens unless told otherwise: this machine only.
+const DEFAULT_LISTEN_UP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
+const DEFAULT_PORT: u16 = 8002;
 const DEFAULT_CONTAINER_PORT: u16 = 8080;
-const DEFAULT_KUBECONFIG: &str = "/root/.kube/config";
 /// Seconds a sandbox may take to end. Zero would be a forced delete, after which two Pods could write one
 /// directory; a create waits 25 s for the one before, so more than that delays the next create.
 const DELETE_GRACE: u64 = 5;
 
-/// What the command line says instead of a variable.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Overrides {
-    pub(crate) listen: Option<SocketAddr>,
-    pub(crate) backend: Option<BackendKind>,
+/// Which command reads the settings; their defaults differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Start {
+    /// A server as part of a deployment, on Kubernetes unless told otherwise.
+    #[default]
+    Serve,
+    /// A server for this machine: embedded, on loopback, with a key of its own unless told otherwise.
+    Up,
 }
 
-/// Everything the server is told at start. Holds no secret: of the API key only its hash is kept.
+/// What the command line says instead of a variable.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overrides {
+    pub(crate) start: Start,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) backend: Option<BackendKind>,
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// Everything the server is told at start. Holds no secret of its own: of the API key only its hash is kept.
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// Where the API listens.
@@ -48,11 +64,23 @@ pub(crate) struct Settings {
     /// Who may call, and under which names.
     pub(crate) server: ServerSettings,
     /// Where and how sandboxes run.
-    pub(crate) kubernetes: KubernetesSettings,
+    pub(crate) backend: BackendSettings,
+    /// Where everything lies that outlives the server; `None` for one that keeps nothing.
+    pub(crate) state_dir: Option<PathBuf>,
     /// Why this mount contract is served.
     pub(crate) contract_reason: String,
     /// What is likely not meant so, though nothing is wrong with it.
     pub(crate) warnings: Vec<String>,
+}
+
+/// Where and how sandboxes run. There is no way from one to the other: a lost kubeconfig must not put sandboxes
+/// on the server's own machine.
+#[derive(Debug)]
+pub(crate) enum BackendSettings {
+    /// As Pods of a cluster.
+    Kubernetes(Box<KubernetesSettings>),
+    /// On this machine.
+    Embedded(Box<EmbeddedSettings>),
 }
 
 impl Settings {
@@ -60,125 +88,103 @@ impl Settings {
     ///
     /// # Errors
     /// Every value that is wrong.
-    pub(crate) fn load(lookup: Lookup<'_>, overrides: Overrides) -> Result<Self, SettingsError> {
-        let mut reader = Reader::new(lookup);
+    pub(crate) fn load(surroundings: &Surroundings<'_>, overrides: Overrides) -> Result<Self, SettingsError> {
+        let mut reader = Reader::new(surroundings);
         let mut warnings = Vec::new();
-        read_backend(&mut reader, overrides.backend);
+        let start = overrides.start;
+        let kind = read_backend(&mut reader, &overrides);
         let listen = reader.parse("STOCKADE_LISTEN", |text| {
             text.parse().map_err(|_| "must be an address and a port, like 0.0.0.0:8002 or [::]:8002")
         });
-        let kubernetes = read_kubernetes(&mut reader, &mut warnings);
-        let server = read_server(&mut reader, &kubernetes.0.node_host, &mut warnings);
-        let (kubernetes, contract_reason) = kubernetes;
+        let keeps_state = kind == BackendKind::Embedded || start == Start::Up;
+        let state_dir = keeps_state.then(|| place::read(&mut reader, overrides.state_dir));
+        let own_base = (kind == BackendKind::Embedded)
+            .then(|| state_dir.as_deref().and_then(|dir| place::own_base(&mut reader, dir)))
+            .flatten();
+        let mut storage = storage::read(&mut reader, own_base);
+        warnings.append(&mut storage.warnings);
+        let delete_grace = read_delete_grace(&mut reader);
+        warn_of_foreign(&mut reader, kind, &mut warnings);
+        let (backend, node_host) = match kind {
+            BackendKind::Kubernetes => {
+                let settings = kubernetes::read(&mut reader, storage.layout, delete_grace, &mut warnings);
+                let node_host = settings.node_host.clone();
+                (BackendSettings::Kubernetes(Box::new(settings)), node_host)
+            }
+            BackendKind::Embedded => {
+                let place = embedded::Place {
+                    state_dir: state_dir.clone().unwrap_or_default(),
+                    storage: storage.layout,
+                    own_base: storage.is_own_base,
+                    delete_grace,
+                };
+                let settings = embedded::read(&mut reader, place);
+                let node_host = settings.node_host.clone();
+                (BackendSettings::Embedded(Box::new(settings)), node_host)
+            }
+        };
+        let server = server::read(&mut reader, start, &node_host, &mut warnings);
+        let default_listen = if start == Start::Up { DEFAULT_LISTEN_UP } else { DEFAULT_LISTEN };
         reader.finish(Self {
-            listen: overrides.listen.or(listen).unwrap_or(DEFAULT_LISTEN),
+            listen: overrides.listen.or(listen).unwrap_or(default_listen),
             server,
-            kubernetes,
-            contract_reason,
+            backend,
+            state_dir,
+            contract_reason: storage.reason,
             warnings,
         })
     }
 }
 
-/// There is one kind so far. Another is an error and never quietly this one: a slip of the pen must not
-/// decide where sandboxes run.
-fn read_backend(reader: &mut Reader<'_>, argument: Option<BackendKind>) {
-    const NOT_BUILT: &str = "is not built yet in this version; the only backend is kubernetes";
+fn read_backend(reader: &mut Reader<'_>, overrides: &Overrides) -> BackendKind {
     let variable = reader.parse("STOCKADE_BACKEND", |text| match text {
         "kubernetes" => Ok(BackendKind::Kubernetes),
-        "embedded" if argument.is_some() => Ok(BackendKind::Embedded),
-        "embedded" => Err(NOT_BUILT),
-        _ => Err("must be kubernetes"),
+        "embedded" => Ok(BackendKind::Embedded),
+        _ => Err("must be kubernetes or embedded"),
     });
-    if argument.or(variable) == Some(BackendKind::Embedded) {
-        reader.problem("--backend", "embedded", NOT_BUILT);
+    let default = match overrides.start {
+        Start::Serve => BackendKind::Kubernetes,
+        Start::Up => BackendKind::Embedded,
+    };
+    overrides.backend.or(variable).unwrap_or(default)
+}
+
+/// What is set for the other backend. Nothing is silently without effect.
+fn warn_of_foreign(reader: &mut Reader<'_>, kind: BackendKind, warnings: &mut Vec<String>) {
+    if kind == BackendKind::Embedded {
+        let foreign = kubernetes::ONLY.iter().filter(|(variable, _)| reader.is_set(variable));
+        warnings.extend(foreign.map(|(variable, instead)| {
+            format!("{variable} has no effect with the embedded backend: {instead}")
+        }));
+        return;
+    }
+    let foreign = embedded::ONLY.iter().filter(|variable| reader.is_set(variable));
+    warnings.extend(foreign.map(|variable| {
+        format!("{variable} has no effect with the Kubernetes backend; the embedded one has it")
+    }));
+    for variable in embedded::BOUNDS {
+        if let Some(value) = reader.text(variable) {
+            let expected = "bounds sandboxes of the embedded backend only; unset it, or the sandboxes would be \
+                            taken for bounded";
+            reader.problem(variable, &value, expected);
+        }
     }
 }
 
-fn read_kubernetes(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> (KubernetesSettings, String) {
-    let mut storage = storage::read(reader);
-    warnings.append(&mut storage.warnings);
-    let lark = LarkImages {
-        init: reader.parse("LARK_CLI_INIT_IMAGE", values::image),
-        broker: reader.parse("LARK_CLI_BROKER_IMAGE", values::image),
-        deny_subcommands: reader.text("DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS"),
-    };
-    if lark.deny_subcommands.is_some() && lark.broker.is_none() {
-        warnings.push(
-            "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS has no effect without LARK_CLI_BROKER_IMAGE".to_owned(),
-        );
-    }
+fn read_delete_grace(reader: &mut Reader<'_>) -> Duration {
     let grace = reader.parse("SANDBOX_DELETE_GRACE_SECONDS", |text| {
         let seconds = text.parse().ok().filter(|seconds| (1..=300).contains(seconds));
         seconds.ok_or("must be a number of seconds from 1 to 300")
     });
-    let kubeconfig = reader.text("KUBECONFIG_PATH");
-    let settings = KubernetesSettings {
-        namespace: reader
-            .parse("K8S_NAMESPACE", values::dns_label)
-            .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
-        image: reader.parse("SANDBOX_IMAGE", values::image).unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
-        container_port: reader
-            .parse("SANDBOX_CONTAINER_PORT", values::port)
-            .unwrap_or(DEFAULT_CONTAINER_PORT),
-        service_type: reader.parse("SANDBOX_SERVICE_TYPE", service_type).unwrap_or(ServiceType::NodePort),
-        node_host: reader
-            .parse("NODE_HOST", values::url_host)
-            .unwrap_or_else(|| DEFAULT_NODE_HOST.to_owned()),
-        kubeconfig_is_set: kubeconfig.is_some(),
-        kubeconfig: PathBuf::from(kubeconfig.unwrap_or_else(|| DEFAULT_KUBECONFIG.to_owned())),
-        api_server: reader.parse("K8S_API_SERVER", values::server_url),
-        storage: storage.layout,
-        lark,
-        hardening: reader.parse("SANDBOX_HARDENING", values::boolean).unwrap_or(false),
-        delete_grace: Duration::from_secs(grace.unwrap_or(DELETE_GRACE)),
-    };
-    if settings.api_server.is_some() {
-        warnings.push("K8S_API_SERVER is set: the certificate of the API server is not checked".to_owned());
-    }
-    (settings, storage.reason)
+    Duration::from_secs(grace.unwrap_or(DELETE_GRACE))
 }
 
-fn service_type(text: &str) -> Result<ServiceType, &'static str> {
-    [ServiceType::NodePort, ServiceType::ClusterIp]
-        .into_iter()
-        .find(|kind| kind.as_str() == text)
-        .ok_or("must be NodePort or ClusterIP")
+/// Where the sandbox agent listens.
+fn container_port(reader: &mut Reader<'_>) -> u16 {
+    reader.parse("SANDBOX_CONTAINER_PORT", values::port).unwrap_or(DEFAULT_CONTAINER_PORT)
 }
 
-fn read_server(reader: &mut Reader<'_>, node_host: &str, warnings: &mut Vec<String>) -> ServerSettings {
-    let key = reader.parse_secret("PROVISIONER_API_KEY", |text| {
-        values::api_key(text).map(|text| Access::key(&SecretString::from(text)))
-    });
-    let is_open = reader.parse("PROVISIONER_AUTH_DISABLED", values::boolean).unwrap_or(false);
-    let access = match (is_open, key) {
-        (true, key) => {
-            let beside = if key.is_some() { "; PROVISIONER_API_KEY has no effect beside it" } else { "" };
-            warnings.push(format!(
-                "PROVISIONER_AUTH_DISABLED is true: whoever reaches this server can run code in sandboxes{beside}"
-            ));
-            Access::Open
-        }
-        (false, Some(access)) => access,
-        (false, None) => {
-            warnings.push(
-                "PROVISIONER_API_KEY is not set: every call below /api is answered with 401. Set it here and at \
-                 the caller, or set PROVISIONER_AUTH_DISABLED=true"
-                    .to_owned(),
-            );
-            Access::Nobody
-        }
-    };
-    let configured = reader.parse("STOCKADE_ALLOWED_HOSTS", |text| {
-        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-        names.map(str::parse).collect::<Result<Vec<AllowedHost>, _>>()
-    });
-    // Callers that reach sandboxes by this name may reach the server by it.
-    let own = node_host.parse::<AllowedHost>().ok();
-    let allowed_hosts: AllowedHosts = configured.unwrap_or_default().into_iter().chain(own).collect();
-    let metrics_need_key = reader.parse("STOCKADE_METRICS_AUTH", values::boolean).unwrap_or(false);
-    ServerSettings { access, allowed_hosts, metrics_need_key }
-}
-
+#[cfg(test)]
+mod embedded_tests;
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,23 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 use thiserror::Error;
 
 /// Looks a variable up. The process's own environment is one; tests have others.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// Everything settings are read from, so that tests have their own.
+pub(crate) struct Surroundings<'a> {
+    /// Looks a variable up.
+    pub(crate) variable: Lookup<'a>,
+    /// Reads a file that a variable names.
+    pub(crate) read_file: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// Whether this process is root's.
+    pub(crate) is_root: bool,
+}
 
 /// The longest value that a message repeats, in characters.
 const MAX_SHOWN: usize = 120;
@@ -64,18 +76,38 @@ fn lines(problems: &[Problem]) -> String {
 
 /// Reads variables one by one; what is wrong is kept for the end, so that all of it is said at once.
 pub(crate) struct Reader<'a> {
-    lookup: Lookup<'a>,
+    surroundings: &'a Surroundings<'a>,
     problems: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(lookup: Lookup<'a>) -> Self {
-        Self { lookup, problems: Vec::new() }
+    pub(crate) fn new(surroundings: &'a Surroundings<'a>) -> Self {
+        Self { surroundings, problems: Vec::new() }
+    }
+
+    /// Looks a variable up, as it is.
+    pub(crate) fn lookup(&self) -> Lookup<'a> {
+        self.surroundings.variable
+    }
+
+    /// Whether this process is root's.
+    pub(crate) fn is_root(&self) -> bool {
+        self.surroundings.is_root
+    }
+
+    /// The content of a file that a variable names.
+    pub(crate) fn file(&self, path: &Path) -> io::Result<String> {
+        (self.surroundings.read_file)(path)
+    }
+
+    /// Whether the variable is set to anything.
+    pub(crate) fn is_set(&self, variable: &str) -> bool {
+        (self.surroundings.variable)(variable).is_some_and(|value| !value.is_empty())
     }
 
     /// The value as it is. Empty is unset: compose files pass variables on that nobody has set.
     pub(crate) fn text(&mut self, variable: &'static str) -> Option<String> {
-        match (self.lookup)(variable)?.into_string() {
+        match (self.surroundings.variable)(variable)?.into_string() {
             Ok(text) if text.is_empty() => None,
             Ok(text) => Some(text),
             Err(bytes) => {

@@ -10,13 +10,16 @@ use super::values;
 /// Where files lie, and why so.
 pub(super) struct Storage {
     pub(super) layout: StorageLayout,
+    /// The base directory is the one that is ours when none is configured.
+    pub(super) is_own_base: bool,
     /// Why this mount contract is served, as a sentence.
     pub(super) reason: String,
     pub(super) warnings: Vec<String>,
 }
 
-/// Reads every variable of the contract that says where files lie.
-pub(super) fn read(reader: &mut Reader<'_>) -> Storage {
+/// Reads every variable of the contract that says where files lie. `own_base` is the base directory when none is
+/// configured, and may be mounted from; without it that is the reference's default, which may not.
+pub(super) fn read(reader: &mut Reader<'_>, own_base: Option<HostPath>) -> Storage {
     let host_path = |text: &str| {
         HostPath::new(text).map_err(|error| format!("{error}; write it like /srv/deer-flow or C:\\deer-flow"))
     };
@@ -31,7 +34,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Storage {
     });
     let threads = reader.parse("THREADS_HOST_PATH", host_path);
     let above_threads = threads.as_ref().and_then(directory_of_threads);
-    let extra_mount_base = configured_base.clone().or(above_threads);
+    let own_base = own_base.filter(|_| configured_base.is_none() && threads.is_none());
+    let is_own_base = own_base.is_some();
+    let extra_mount_base = configured_base.clone().or(above_threads).or(own_base);
     let base = extra_mount_base.clone().unwrap_or_else(default_base);
     let mut warnings = Vec::new();
     let skills = read_skills(reader, host_path, &mut warnings);
@@ -77,7 +82,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Storage {
         }
     };
     let layout = StorageLayout { base, extra_mount_base, skills, user_data, contract };
-    Storage { layout, reason, warnings }
+    Storage { layout, is_own_base, reason, warnings }
 }
 
 /// A directory named `threads` lies in a base directory. A root is none: every directory of the node would be

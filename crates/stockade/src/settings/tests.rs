@@ -2,7 +2,10 @@ use stockade_core::ContractVersion;
 use stockade_core::layout::{Skills, UserData};
 use stockade_core::path::HostPath;
 
+use super::kubernetes::DEFAULT_IMAGE;
 use super::*;
+use stockade_kubernetes::settings::{LarkImages, ServiceType};
+use stockade_server::{Access, AllowedHost};
 
 /// Settings from variables, written as `NAME=value`.
 fn load(environment: &[&str]) -> Result<Settings, SettingsError> {
@@ -14,7 +17,16 @@ fn load_with(environment: &[&str], overrides: Overrides) -> Result<Settings, Set
         let pair = environment.iter().filter_map(|pair| pair.split_once('=')).find(|pair| pair.0 == name);
         pair.map(|(_, value)| value.into())
     };
-    Settings::load(&lookup, overrides)
+    let read_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+    Settings::load(&Surroundings { variable: &lookup, read_file: &read_file, is_root: true }, overrides)
+}
+
+/// What the settings say to the Kubernetes backend.
+fn kubernetes(settings: Settings) -> KubernetesSettings {
+    match settings.backend {
+        BackendSettings::Kubernetes(settings) => *settings,
+        BackendSettings::Embedded(settings) => panic!("{settings:?}"),
+    }
 }
 
 /// The variables that are wrong.
@@ -33,10 +45,14 @@ fn an_empty_environment_has_the_contract_s_defaults() {
     let empty = ["K8S_NAMESPACE=", "SANDBOX_CONTAINER_PORT=", "PROVISIONER_API_KEY=", "NODE_HOST="];
     for environment in [&[][..], &empty[..]] {
         let settings = load(environment).unwrap();
-        let kubernetes = &settings.kubernetes;
+        assert!(matches!(settings.server.access, Access::Nobody));
+        assert!(!settings.server.metrics_need_key);
+        assert_eq!(settings.state_dir, None);
         assert_eq!(settings.listen.to_string(), "0.0.0.0:8002");
+        let kubernetes = kubernetes(settings);
         assert_eq!(kubernetes.namespace, "deer-flow");
         assert_eq!(kubernetes.image, DEFAULT_IMAGE);
+        assert_eq!(kubernetes.agent_image, None);
         assert_eq!(kubernetes.container_port, 8080);
         assert_eq!(kubernetes.service_type, ServiceType::NodePort);
         assert_eq!(kubernetes.node_host, "host.docker.internal");
@@ -44,8 +60,6 @@ fn an_empty_environment_has_the_contract_s_defaults() {
         assert_eq!(kubernetes.api_server, None);
         assert_eq!(kubernetes.lark, LarkImages::default());
         assert_eq!(kubernetes.delete_grace, Duration::from_secs(5));
-        assert!(matches!(settings.server.access, Access::Nobody));
-        assert!(!settings.server.metrics_need_key);
     }
 }
 
@@ -54,6 +68,8 @@ fn every_variable_is_taken() {
     let settings = load(&[
         "K8S_NAMESPACE=boxes",
         "SANDBOX_IMAGE=sandbox:dev",
+        "SANDBOX_INJECT_AGENT=true",
+        "SANDBOX_AGENT_IMAGE=agent:dev",
         "SANDBOX_CONTAINER_PORT=9090",
         "SANDBOX_SERVICE_TYPE=ClusterIP",
         "NODE_HOST=fd00::1",
@@ -70,10 +86,16 @@ fn every_variable_is_taken() {
         "STOCKADE_METRICS_AUTH=yes",
     ])
     .unwrap();
-    let kubernetes = settings.kubernetes;
+    assert!(matches!(settings.server.access, Access::Key(_)));
+    assert!(settings.server.metrics_need_key);
+    let hosts =
+        ["stockade.example.com", ".corp.example"].iter().map(|name| name.parse::<AllowedHost>().unwrap());
+    assert_eq!(settings.server.allowed_hosts, hosts.collect());
     assert_eq!(settings.listen.to_string(), "127.0.0.1:9000");
+    let kubernetes = kubernetes(settings);
     assert_eq!(kubernetes.namespace, "boxes");
     assert_eq!(kubernetes.image, "sandbox:dev");
+    assert_eq!(kubernetes.agent_image.as_deref(), Some("agent:dev"));
     assert_eq!(kubernetes.container_port, 9090);
     assert_eq!(kubernetes.service_type, ServiceType::ClusterIp);
     assert_eq!(kubernetes.node_host, "[fd00::1]");
@@ -83,10 +105,6 @@ fn every_variable_is_taken() {
     assert_eq!(kubernetes.lark.broker.as_deref(), Some("lark:broker"));
     assert_eq!(kubernetes.lark.deny_subcommands.as_deref(), Some("auth,config"));
     assert_eq!(kubernetes.delete_grace, Duration::from_secs(30));
-    assert!(matches!(settings.server.access, Access::Key(_)));
-    assert!(settings.server.metrics_need_key);
-    let hosts = ["stockade.example.com", ".corp.example"].iter().map(|name| name.parse().unwrap());
-    assert_eq!(settings.server.allowed_hosts, hosts.collect());
 }
 
 #[test]
@@ -104,6 +122,8 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     }
     check("SANDBOX_IMAGE=a b", "image reference");
     check("SANDBOX_IMAGE=a\n", "\"a\\n\"");
+    check("SANDBOX_AGENT_IMAGE=a b", "image reference");
+    check("SANDBOX_INJECT_AGENT=perhaps", "true or false");
     check("SANDBOX_CONTAINER_PORT=0", "1 to 65535");
     check("SANDBOX_CONTAINER_PORT=65536", "1 to 65535");
     check("SANDBOX_CONTAINER_PORT=http", "1 to 65535");
@@ -126,8 +146,7 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check("MOUNT_CONTRACT_VERSION=3", "1 or 2");
     check("SANDBOX_DELETE_GRACE_SECONDS=0", "1 to 300");
     check("STOCKADE_LISTEN=8002", "0.0.0.0:8002");
-    check("STOCKADE_BACKEND=embedded", "not built yet");
-    check("STOCKADE_BACKEND=docker", "must be kubernetes");
+    check("STOCKADE_BACKEND=docker", "must be kubernetes or embedded");
     check("STOCKADE_ALLOWED_HOSTS=https://x", "without scheme");
     check("STOCKADE_METRICS_AUTH=2", "true or false");
 }
@@ -138,6 +157,27 @@ fn all_wrong_values_are_named_at_once() {
     let mut names = wrong(&environment);
     names.sort_unstable();
     assert_eq!(names, ["K8S_NAMESPACE", "NODE_HOST", "SANDBOX_CONTAINER_PORT", "STOCKADE_LISTEN"]);
+}
+
+#[test]
+fn the_agent_is_injected_from_an_image_that_is_named_or_the_start_stops() {
+    const KEY: &str = "PROVISIONER_API_KEY=k";
+    let on = ["SANDBOX_INJECT_AGENT=true", "SANDBOX_IMAGE=python:3", KEY];
+    assert_eq!(wrong(&on), ["SANDBOX_AGENT_IMAGE"]);
+    assert_eq!(wrong(&[&on[..], &["SANDBOX_AGENT_IMAGE="]].concat()), ["SANDBOX_AGENT_IMAGE"]);
+    assert_eq!(wrong(&[&on[..], &["SANDBOX_AGENT_IMAGE=a b"]].concat()), ["SANDBOX_AGENT_IMAGE"]);
+    let error = load(&on).unwrap_err().to_string();
+    assert!(error.contains("SANDBOX_INJECT_AGENT=true takes the agent from"), "{error}");
+
+    let named = "SANDBOX_AGENT_IMAGE=agent:dev";
+    let settings = load(&[&on[..], &[named]].concat()).unwrap();
+    assert_eq!(settings.warnings, [""; 0]);
+    assert_eq!(kubernetes(settings).agent_image.as_deref(), Some("agent:dev"));
+    let settings = load(&[named, "SANDBOX_INJECT_AGENT=true", KEY]).unwrap();
+    assert!(settings.warnings[0].contains("SANDBOX_IMAGE is not set"), "{:?}", settings.warnings);
+    let settings = load(&[named, KEY]).unwrap();
+    assert!(settings.warnings[0].contains("no effect"), "{:?}", settings.warnings);
+    assert_eq!(kubernetes(settings).agent_image, None);
 }
 
 #[test]
@@ -172,14 +212,13 @@ fn access_follows_the_key_and_the_opt_out() {
 
 #[test]
 fn the_command_line_wins_over_variables() {
-    let overrides = Overrides { listen: Some("127.0.0.1:1".parse().unwrap()), backend: None };
+    let listen = Some("127.0.0.1:1".parse().unwrap());
+    let overrides = Overrides { listen, ..Overrides::default() };
     let settings = load_with(&["STOCKADE_LISTEN=127.0.0.1:2"], overrides).unwrap();
     assert_eq!(settings.listen.port(), 1);
-    let kubernetes = Overrides { listen: None, backend: Some(BackendKind::Kubernetes) };
-    assert!(load_with(&["STOCKADE_BACKEND=embedded"], kubernetes).is_ok());
-    let embedded = Overrides { listen: None, backend: Some(BackendKind::Embedded) };
-    let error = load_with(&[], embedded).unwrap_err().to_string();
-    assert!(error.contains("--backend") && error.contains("not built yet"), "{error}");
+    let overrides = Overrides { backend: Some(BackendKind::Kubernetes), ..Overrides::default() };
+    let settings = load_with(&["STOCKADE_BACKEND=embedded"], overrides).unwrap();
+    assert!(matches!(settings.backend, BackendSettings::Kubernetes(_)));
 }
 
 /// Where files lie for these variables: contract, user data, base, base of extra mounts.
@@ -191,7 +230,7 @@ fn check_storage(
     extra: Option<&str>,
 ) {
     let storage =
-        load(environment).unwrap_or_else(|error| panic!("{environment:?}: {error}")).kubernetes.storage;
+        kubernetes(load(environment).unwrap_or_else(|error| panic!("{environment:?}: {error}"))).storage;
     assert_eq!(storage.contract, contract, "{environment:?}");
     assert_eq!(&storage.user_data, user_data, "{environment:?}");
     assert_eq!(storage.base.as_str(), base, "{environment:?}");
@@ -238,8 +277,8 @@ fn an_explicit_2_without_its_place_stops_the_start() {
 fn skills_come_from_a_claim_a_directory_or_views() {
     let check = |environment: &[&str], expect: &Skills, warnings: usize| {
         let settings = load(&[environment, &["PROVISIONER_API_KEY=k"]].concat()).unwrap();
-        assert_eq!(&settings.kubernetes.storage.skills, expect, "{environment:?}");
         assert_eq!(settings.warnings.len(), warnings, "{:?}", settings.warnings);
+        assert_eq!(&kubernetes(settings).storage.skills, expect, "{environment:?}");
     };
     let template = stockade_core::layout::SubPathTemplate::new("u/{user_id}").unwrap();
     let claim = |sub_path| Skills::Claim { name: "skills".into(), sub_path };

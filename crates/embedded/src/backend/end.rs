@@ -1,0 +1,131 @@
+//! What happens when the processes of a sandbox have ended, wanted or not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::entry::{Entry, Turn};
+use super::error::{StartFailure, chain};
+use super::inner::Inner;
+use super::plan::{self, Action, Main};
+use super::start;
+use super::status::Trouble;
+use crate::launch;
+use crate::state::record::{Exit, Failure, Phase};
+
+/// Its main process has ended.
+pub(crate) async fn ended(inner: &Arc<Inner>, entry: &Arc<Entry>, start: u64, exit: Option<launch::Exit>) {
+    let turn = entry.turn().await;
+    let open = entry.open();
+    if open.start != start || entry.phase() != Phase::Live {
+        return;
+    }
+    let (code, signal) = match exit {
+        Some(launch::Exit::Code(code)) => (Some(code), None),
+        Some(launch::Exit::Signal(signal)) => (None, Some(signal)),
+        None => (None, None),
+    };
+    let killed = code.is_none() && signal.is_none_or(|signal| signal == libc::SIGKILL);
+    let out_of_memory = match &open.cgroup {
+        // The kernel counts commands it killed too; those do not end the sandbox.
+        Some(cgroup) if killed => {
+            inner.in_cgroup(cgroup, |cgroup| Ok(cgroup.oom_kills())).await.unwrap_or(0) > 0
+        }
+        _ => false,
+    };
+    let exit = Exit { at: Timestamp::now(), code, signal, out_of_memory };
+    if out_of_memory {
+        inner.metrics.out_of_memory();
+    }
+    let how = format!("its main process {}", plan::how(&exit));
+    tracing::warn!(sandbox_id = %entry.id, "{how}");
+    entry.happened(true, if out_of_memory { "OOMKilled" } else { "Ended" }, how);
+    stopped(inner, entry, &turn).await;
+    let written = inner.write(entry, &turn, |record| {
+        record.life.process = None;
+        record.life.paused = false;
+        record.life.last_exit = Some(exit);
+    });
+    if let Err(error) = written {
+        tracing::error!(sandbox_id = %entry.id, %error, "its end cannot be written down");
+    }
+    next(inner, entry, &turn);
+}
+
+/// None of its processes run: nothing leads there, and nothing of them is open.
+pub(crate) async fn stopped(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
+    if let Err(error) = inner.relays.detach(&entry.id).await {
+        tracing::warn!(sandbox_id = %entry.id, error = chain(&error), "its port cannot be taken off it");
+    }
+    entry.set_open(turn, |open| {
+        open.start += 1;
+        open.pidfd = None;
+        open.netns = None;
+    });
+    inner.know(entry, |now| {
+        now.runs = false;
+        now.ready = false;
+    });
+}
+
+/// A start that did not come to anything counts as one that ended at once.
+pub(crate) fn start_failed(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, failure: &StartFailure) {
+    let message = chain(failure);
+    tracing::error!(sandbox_id = %entry.id, error = message, "it cannot be started again");
+    entry.happened(true, "StartFailed", message.clone());
+    // A process that was started and could not be written down must not run on.
+    start::kill(&entry.open());
+    entry.set_open(turn, |open| {
+        open.start += 1;
+        open.pidfd = None;
+        open.netns = None;
+    });
+    inner.know(entry, |now| {
+        now.runs = false;
+        now.ready = false;
+        now.on_demand = false;
+        now.trouble = Some(Trouble { reason: "StartFailed", message });
+    });
+    next(inner, entry, turn);
+}
+
+/// Does what the plan says about a sandbox whose processes have ended.
+pub(crate) fn next(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
+    let now = Timestamp::now();
+    let action = entry.with(|record| plan::plan(&record.life, Main::Ended, inner.settings.restarts, now));
+    match action {
+        Action::StartAt(at) => {
+            let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            start_after(inner, entry, wait);
+        }
+        Action::GiveUp(failure) => give_up(inner, entry, turn, failure),
+        Action::StartOnDemand | Action::Adopt | Action::Keep | Action::Remove => {}
+    }
+}
+
+/// It is not started again.
+pub(crate) fn give_up(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, failure: Failure) {
+    tracing::error!(sandbox_id = %entry.id, reason = failure.reason, "{}", failure.message);
+    entry.happened(true, &failure.reason, failure.message.clone());
+    let written = inner.write(entry, turn, |record| {
+        record.life.phase = Phase::Failed;
+        record.life.failure = Some(failure);
+    });
+    if let Err(error) = written {
+        tracing::error!(sandbox_id = %entry.id, %error, "that it failed cannot be written down");
+    }
+}
+
+/// Starts it after a while, if it is then still what it is now.
+fn start_after(inner: &Arc<Inner>, entry: &Arc<Entry>, wait: Duration) {
+    let (inner, entry) = (Arc::clone(inner), Arc::clone(entry));
+    let start = entry.open().start;
+    tokio::spawn(async move {
+        tokio::time::sleep(wait).await;
+        let turn = entry.turn().await;
+        if entry.open().start == start && entry.phase() == Phase::Live && !entry.now().runs {
+            start::again(&inner, &entry, &turn).await;
+        }
+    });
+}

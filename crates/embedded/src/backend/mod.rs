@@ -1,0 +1,241 @@
+//! The backend as the server sees it.
+
+mod adopt;
+mod create;
+mod down;
+mod end;
+mod entry;
+mod error;
+mod explain;
+mod inner;
+mod log;
+mod metrics;
+mod mounts;
+mod pause;
+mod places;
+mod plan;
+mod process;
+mod relays;
+mod remove;
+mod request;
+mod start;
+mod status;
+mod tend;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use prometheus_client::registry::Registry;
+use stockade_core::backend::{BackendHealth, Capabilities, Features, LogOptions, LogStream};
+use stockade_core::egress::NetworkMode;
+use stockade_core::sandbox::{FoundSandbox, Reconciliation, SandboxEvent};
+use stockade_core::{Backend, BackendError, Sandbox, SandboxId, SandboxSpec, Status};
+use tokio::task::AbortHandle;
+use tokio::time::timeout_at;
+
+pub use down::{DownError, down};
+pub use error::StartError;
+pub use explain::{Explained, explain};
+use inner::{Inner, Parts};
+use metrics::Metrics;
+use relays::Relays;
+
+use crate::cgroup::Cgroups;
+use crate::facts::MachineFacts;
+use crate::network::{Network, NetworkOptions};
+use crate::settings::{EmbeddedSettings, MissingViews};
+use crate::state::StateDir;
+use crate::state::record::Phase;
+use crate::state::trash::Trash;
+
+/// How many sandboxes there can be on one machine: each has its own users.
+pub const MAX_SANDBOXES: u32 = places::SLOTS;
+
+/// Sandboxes on this machine.
+///
+/// Dropping it ends nothing but its own tasks: the sandboxes and the relay stay.
+pub struct EmbeddedBackend {
+    inner: Arc<Inner>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl EmbeddedBackend {
+    /// Takes the state directory, finds or starts the relay, and looks at every sandbox an earlier server left.
+    ///
+    /// # Errors
+    /// When settings do not go together, the machine cannot isolate, or somebody else has the state directory.
+    pub async fn start(
+        settings: EmbeddedSettings,
+        facts: MachineFacts,
+        registry: &mut Registry,
+    ) -> Result<Arc<Self>, StartError> {
+        let problems = settings.problems();
+        if !problems.is_empty() {
+            return Err(StartError::Settings(problems));
+        }
+        if !facts.can_isolate() {
+            return Err(StartError::Machine("the kernel refuses what every sandbox needs".to_owned()));
+        }
+        let state = StateDir::open(&settings.state_dir)?;
+        make_base(&settings)?;
+        let boot_id = process::boot_id()
+            .map_err(|source| StartError::Kernel { what: "which start of the machine this is", source })?;
+        let trash = Trash::start(state.trash())?;
+        let cgroups = Cgroups::open(&facts.cgroups, state.machine().name())?;
+        let network = Network::start(NetworkOptions {
+            machine: state.machine().name().to_owned(),
+            subnet: settings.subnet,
+            default_mode: settings.network,
+            ready: NetworkOptions::READY,
+        })
+        .await?;
+        let (relays, events) =
+            Relays::start(state.root().to_owned(), settings.bind).await.map_err(StartError::Relay)?;
+        let metrics = Metrics::new(registry);
+        tracing::info!(
+            state_dir = %state.root().display(), machine = state.machine().name(),
+            privileged = facts.privileged, ports = %settings.ports, "embedded backend"
+        );
+        let parts = Parts { settings, facts, state, trash, boot_id, cgroups, network, relays, metrics };
+        let inner = Arc::new(Inner::new(parts));
+        inner.launcher().await.map_err(StartError::Launcher)?;
+        adopt::adopt_all(&inner).await?;
+        let tasks = vec![
+            tokio::spawn(relays::follow(Arc::clone(&inner), events)).abort_handle(),
+            tokio::spawn(tend::run(Arc::clone(&inner))).abort_handle(),
+        ];
+        Ok(Arc::new(Self { inner, tasks }))
+    }
+}
+
+/// The base directory has to be there for anything below it to be found without following links.
+fn make_base(settings: &EmbeddedSettings) -> Result<(), StartError> {
+    let path = PathBuf::from(settings.storage.base.as_str());
+    if path.is_dir() {
+        return Ok(());
+    }
+    if settings.missing_views == MissingViews::Empty {
+        tracing::warn!(path = %path.display(), "DEER_FLOW_HOST_BASE_DIR is not there; making it, empty");
+    }
+    std::fs::create_dir_all(&path).map_err(|source| StartError::Base { path, source })
+}
+
+impl Drop for EmbeddedBackend {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for EmbeddedBackend {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            lark: request::LARK,
+            contract: self.inner.settings.storage.contract,
+            features: Features {
+                env: true,
+                resources: true,
+                network: &[NetworkMode::Isolated, NetworkMode::Open],
+            },
+        }
+    }
+
+    fn health(&self) -> BackendHealth {
+        let inner = &self.inner;
+        let lost = inner.entries().iter().filter(|entry| entry.now().trouble.is_some()).count();
+        let parts = vec![
+            ("relay", inner.relays.is_down().then(|| "it has ended; another is being started".to_owned())),
+            (
+                "sandboxes",
+                (lost > 0).then(|| format!("{lost} cannot be reached or started; see their events")),
+            ),
+        ];
+        BackendHealth {
+            ready: !inner.relays.is_down(),
+            parts,
+            sandboxes: inner.count(),
+            proven_age: Some(Duration::ZERO),
+        }
+    }
+
+    async fn create(&self, spec: &SandboxSpec, deadline: Instant) -> Result<Arc<Sandbox>, BackendError> {
+        create::create(&self.inner, spec, deadline.into()).await
+    }
+
+    async fn get(&self, id: &SandboxId) -> Result<Option<Arc<Sandbox>>, BackendError> {
+        let seen = self.inner.entry(id).map(|entry| entry.seen());
+        Ok(seen.filter(|seen| seen.visible).map(|seen| seen.sandbox))
+    }
+
+    async fn list(&self) -> Result<Vec<Arc<Sandbox>>, BackendError> {
+        let seen = self.inner.entries().into_iter().map(|entry| entry.seen());
+        Ok(seen.filter(|seen| seen.visible).map(|seen| seen.sandbox).collect())
+    }
+
+    async fn delete(&self, id: &SandboxId) -> Result<(), BackendError> {
+        remove::delete(&self.inner, id).await
+    }
+
+    /// Reads the record itself: what memory holds does not count.
+    async fn reconcile(&self, id: &SandboxId) -> Result<Reconciliation, BackendError> {
+        let record = self.inner.state.read_one(id).map_err(|source| {
+            let message = format!("the record of sandbox '{id}' cannot be read: {}", error::chain(&source));
+            BackendError::Unreachable { message, source: Some(source.into()) }
+        })?;
+        let found = record.map(|record| {
+            let there = matches!(record.life.phase, Phase::Live | Phase::Failed);
+            FoundSandbox {
+                incarnation: record.incarnation,
+                url: there.then(|| format!("http://{}:{}", self.inner.settings.node_host, record.port)),
+                identity: Some(record.identity),
+                contract: Some(record.contract),
+            }
+        });
+        Ok(Reconciliation { backend_namespace: self.inner.state.machine().id().to_owned(), found })
+    }
+
+    async fn namespace_id(&self) -> Result<String, BackendError> {
+        Ok(self.inner.state.machine().id().to_owned())
+    }
+
+    async fn wait_ready(&self, id: &SandboxId, deadline: Instant) -> Result<Arc<Sandbox>, BackendError> {
+        let entry = self.inner.visible(id)?;
+        if entry.now().on_demand {
+            tokio::spawn(start::demanded(Arc::clone(&self.inner), Arc::clone(&entry)));
+        }
+        let mut seen = entry.subscribe();
+        let settled = seen.wait_for(|seen| {
+            let is_final = matches!(seen.sandbox.status, Status::Failed | Status::Succeeded);
+            seen.sandbox.ready || is_final || !seen.visible
+        });
+        // Past the deadline it is returned as it is.
+        let _ = timeout_at(deadline.into(), settled).await;
+        let seen = entry.seen();
+        if seen.visible { Ok(seen.sandbox) } else { Err(BackendError::NotFound { id: id.clone() }) }
+    }
+
+    async fn events(&self, id: &SandboxId) -> Result<Vec<SandboxEvent>, BackendError> {
+        Ok(self.inner.visible(id)?.events())
+    }
+
+    async fn logs(&self, id: &SandboxId, options: LogOptions) -> Result<LogStream, BackendError> {
+        self.inner.visible(id)?;
+        self.inner.log(id).stream(options)
+    }
+
+    async fn pause(&self, id: &SandboxId) -> Result<Arc<Sandbox>, BackendError> {
+        pause::pause(&self.inner, id).await
+    }
+
+    async fn resume(&self, id: &SandboxId) -> Result<Arc<Sandbox>, BackendError> {
+        pause::resume(&self.inner, id).await
+    }
+}

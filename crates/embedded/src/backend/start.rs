@@ -1,0 +1,273 @@
+//! Starting the processes of a sandbox, and noticing what becomes of them.
+//!
+//! In this order, each step undone by [`super::remove`] or by the next start: groups, network, log, processes,
+//! record, address. A server that dies in between leaves what the next one finds by the record, or by the group
+//! that has no record.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::process::Signal;
+use stockade_core::BackendError;
+use stockade_core::resources::{Bytes, Millicores};
+use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::end;
+use super::entry::{Entry, Open, Turn};
+use super::error::StartFailure;
+use super::inner::Inner;
+use crate::cgroup::{Limits, SandboxCgroup};
+use crate::launch::spec::WritableLayer;
+use crate::launch::{Exit, LaunchFds, Launched};
+use crate::network::Prepared;
+use crate::state::record::{Phase, ProcessId, StoredLimits};
+
+/// How long the agent may take to listen. It takes milliseconds, unless the machine is busy with others.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long a sandbox that is started on demand may take until it listens.
+const DEMAND_LIMIT: Duration = Duration::from_secs(25);
+/// How long the news of how a process ended may take longer than its end.
+const EXIT_NEWS: Duration = Duration::from_secs(1);
+/// How long what is left of an earlier start may take to end.
+const LEFTOVERS: Duration = Duration::from_secs(5);
+
+/// Starts it. The record says so when this returns; whether its agent listens is told later.
+pub(crate) async fn start(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    turn: &Turn,
+) -> Result<pipe::Receiver, StartFailure> {
+    let record = entry.record();
+    let limits = limits(&record.limits);
+    let id = record.id.to_string();
+    let cgroup = inner.cgroup(move |cgroups| match cgroups.create(&id, &limits) {
+        Err(_) => {
+            // What an earlier start left, whose server died before it was written down.
+            cgroups.discard(&id, LEFTOVERS)?;
+            cgroups.create(&id, &limits)
+        }
+        made => made,
+    });
+    let cgroup = Arc::new(cgroup.await?);
+    inner.network.release(record.slot).await.map_err(StartFailure::Network)?;
+    let prepared =
+        inner.network.prepare(record.slot, &record.network).await.map_err(StartFailure::Network)?;
+    if prepared.name_server.is_some() {
+        inner.relays.serve_names(&inner.network).await;
+    }
+    let log = OwnedFd::from(inner.log(&record.id).begin().map_err(StartFailure::Log)?);
+    if let WritableLayer::Disk(_) = record.launch.writable {
+        inner.state.make_files(&record.id).map_err(StartFailure::Files)?;
+    }
+    let mut spec = record.launch;
+    spec.name_server = prepared.name_server;
+    let launched = inner.launch(&spec, || descriptors(&cgroup, &prepared, &log)).await?;
+    let ready = began(inner, entry, turn, launched, cgroup, prepared).await?;
+    Ok(ready)
+}
+
+fn limits(stored: &StoredLimits) -> Limits {
+    Limits {
+        cpu: Some(Millicores(stored.millicores)),
+        memory: Some(Bytes(stored.memory)),
+        processes: Some(stored.pids),
+    }
+}
+
+fn descriptors(
+    cgroup: &SandboxCgroup,
+    prepared: &Prepared,
+    log: &OwnedFd,
+) -> Result<LaunchFds, StartFailure> {
+    Ok(LaunchFds {
+        netns: prepared.netns.try_clone().map_err(StartFailure::Descriptor)?,
+        log: log.try_clone().map_err(StartFailure::Descriptor)?,
+        join: cgroup.join_fds().map_err(StartFailure::Cgroup)?,
+        commands: cgroup.command_fds().map_err(StartFailure::Cgroup)?,
+    })
+}
+
+/// Its processes run: writes that down, leads its address there, and watches them.
+async fn began(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    turn: &Turn,
+    launched: Launched,
+    cgroup: Arc<SandboxCgroup>,
+    prepared: Prepared,
+) -> Result<pipe::Receiver, StartFailure> {
+    let process =
+        ProcessId { pid: launched.pid, start_time: launched.start_time, boot_id: inner.boot_id.clone() };
+    let pidfd = Arc::new(launched.pidfd);
+    let netns = Arc::new(prepared.netns);
+    let start = entry.set_open(turn, |open| {
+        let start = open.start + 1;
+        *open = Open {
+            start,
+            pidfd: Some(Arc::clone(&pidfd)),
+            netns: Some(Arc::clone(&netns)),
+            cgroup: Some(cgroup),
+        };
+        start
+    });
+    let notes = prepared.messages.into_iter().chain(launched.messages);
+    let written = inner.write(entry, turn, |record| {
+        for note in notes {
+            if !record.notes.contains(&note) {
+                record.notes.push(note);
+            }
+        }
+        record.life.process = Some(process);
+        record.life.paused = false;
+    });
+    inner.know(entry, |now| {
+        now.runs = true;
+        now.ready = false;
+        now.on_demand = false;
+        now.trouble = None;
+    });
+    watch(inner, entry, start, &pidfd, Some(launched.exit));
+    written.map_err(StartFailure::Record)?;
+    inner.relays.attach(&entry.record(), &netns).await.map_err(StartFailure::Relay)?;
+    pipe::Receiver::from_owned_fd(launched.ready).map_err(StartFailure::Descriptor)
+}
+
+/// Notices the end of its main process. `exit` tells how it ended, when its launcher lives to tell.
+pub(crate) fn watch(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    start: u64,
+    pidfd: &Arc<OwnedFd>,
+    exit: Option<oneshot::Receiver<Exit>>,
+) {
+    let (inner, entry, pidfd) = (Arc::clone(inner), Arc::clone(entry), Arc::clone(pidfd));
+    tokio::spawn(async move {
+        if let Err(error) = ended(&pidfd).await {
+            tracing::error!(sandbox_id = %entry.id, %error, "its main process cannot be watched");
+            return;
+        }
+        let exit = match exit {
+            Some(exit) => timeout(EXIT_NEWS, exit).await.ok().and_then(Result::ok),
+            None => None,
+        };
+        end::ended(&inner, &entry, start, exit).await;
+    });
+}
+
+/// Waits for the end of a process.
+pub(crate) async fn ended(pidfd: &OwnedFd) -> std::io::Result<()> {
+    // A copy, because several wait for one process, and a descriptor can be waited for once.
+    let copy = pidfd.try_clone()?;
+    // SAFETY: the copy is moved in, so that it stays open and the same for as long as it is waited for.
+    #[allow(unsafe_code)]
+    let pidfd = unsafe { AsyncFd::register_with_interest(copy, tokio::io::Interest::READABLE) };
+    pidfd?.readable().await.map(drop)
+}
+
+/// Waits until the agent listens, or has ended; `false` when the deadline came first.
+pub(crate) async fn listens(ready: &mut pipe::Receiver, deadline: Instant) -> Result<bool, ()> {
+    let mut byte = [0];
+    match timeout_at(deadline, ready.read(&mut byte)).await {
+        Ok(Ok(1)) => Ok(true),
+        Ok(_) => Err(()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Notes in the background that the agent listens.
+pub(crate) fn note_ready(inner: &Arc<Inner>, entry: &Arc<Entry>, mut ready: pipe::Receiver) {
+    let (inner, entry) = (Arc::clone(inner), Arc::clone(entry));
+    let start = entry.open().start;
+    tokio::spawn(async move {
+        match listens(&mut ready, Instant::now() + READY_LIMIT).await {
+            Ok(true) => is_ready(&inner, &entry, start),
+            // Its end is noticed elsewhere.
+            Err(()) => {}
+            Ok(false) => {
+                let message = format!("its agent does not listen after {} s", READY_LIMIT.as_secs());
+                entry.happened(true, "NotReady", message);
+                kill(&entry.open());
+            }
+        }
+    });
+}
+
+/// The agent of this start listens.
+pub(crate) fn is_ready(inner: &Inner, entry: &Entry, start: u64) {
+    if entry.open().start == start {
+        inner.know(entry, |now| now.ready = now.runs);
+        entry.happened(false, "Started", "its agent listens");
+    }
+}
+
+/// Ends its main process, and with it every process of the sandbox.
+pub(crate) fn kill(open: &Open) {
+    signal(open, Signal::KILL);
+}
+
+/// Sends a signal to its main process. One that has ended needs none.
+pub(crate) fn signal(open: &Open, signal: Signal) {
+    if let Some(pidfd) = &open.pidfd {
+        let _ = rustix::process::pidfd_send_signal(pidfd, signal);
+    }
+}
+
+/// Somebody connects to a sandbox that does not run: it is started, if that is what it waits for.
+pub(crate) async fn demanded(inner: Arc<Inner>, entry: Arc<Entry>) {
+    let Ok(turn) = timeout(DEMAND_LIMIT, entry.turn()).await else { return };
+    if let Err(error) = on_demand(&inner, &entry, &turn).await {
+        tracing::warn!(sandbox_id = %entry.id, %error, "it cannot be started for the one who connects");
+    }
+}
+
+/// Starts a sandbox that waits for somebody who wants it. With the turn.
+pub(crate) async fn on_demand(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    turn: &Turn,
+) -> Result<(), BackendError> {
+    if entry.phase() != Phase::Live || !entry.now().on_demand {
+        return Ok(());
+    }
+    let _permit = inner.turn_to_start(Instant::now() + DEMAND_LIMIT).await?;
+    entry.happened(false, "Waking", "started again with its files, because somebody wants it");
+    match start(inner, entry, turn).await {
+        Ok(ready) => {
+            note_ready(inner, entry, ready);
+            Ok(())
+        }
+        Err(failure) => {
+            end::start_failed(inner, entry, turn, &failure);
+            Err(failure.into_backend(&entry.id))
+        }
+    }
+}
+
+/// Starts a sandbox again whose processes ended. With the turn.
+pub(crate) async fn again(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
+    let now = Timestamp::now();
+    let limit = inner.settings.restarts;
+    let noted = inner.write(entry, turn, |record| {
+        record.life.restarts = super::plan::recent(&record.life.restarts, limit, now);
+        record.life.restarts.push(now);
+    });
+    if let Err(error) = noted {
+        tracing::error!(sandbox_id = %entry.id, %error, "its restart cannot be written down; it stays as it is");
+        return;
+    }
+    inner.metrics.restarted();
+    let Ok(_permit) = inner.turn_to_start(Instant::now() + DEMAND_LIMIT).await else { return };
+    match start(inner, entry, turn).await {
+        Ok(ready) => {
+            tracing::info!(sandbox_id = %entry.id, "started again");
+            note_ready(inner, entry, ready);
+        }
+        Err(failure) => end::start_failed(inner, entry, turn, &failure),
+    }
+}

@@ -1,0 +1,39 @@
+//! From a specification to a running sandbox.
+//!
+//! ```text
+//!   server   plan(spec, facts) ── steps + descriptors ──► launcher ── clone ──► child, pid 1 of the sandbox
+//!            Launched ◄── pidfd, ready ─────────────────     │ ◄── "prepared" ──── performs the steps
+//!                                                            └──── "go on" ──────► executes the agent
+//! ```
+//!
+//! The plan is data and can be shown. The child undoes nothing on failure, because nothing it does outlives it:
+//! mounts go with its mount namespace, which goes with its last process.
+
+mod assembly;
+mod child;
+pub(crate) mod failure;
+mod handle;
+pub(crate) mod mounts;
+mod outer;
+pub(crate) mod paths;
+mod plan;
+mod prepare;
+pub(crate) mod process;
+pub mod spec;
+pub mod step;
+mod sys;
+mod users;
+mod wire;
+
+use std::time::Duration;
+
+pub use failure::{LaunchError, StepFailure, Unsupported};
+pub use handle::{LaunchFds, Launched, Launcher, LauncherOptions};
+pub use outer::{OuterError, enter_outer_namespaces};
+pub use plan::{HOME, plan};
+pub use spec::LaunchSpec;
+pub use step::SetupStep;
+pub use wire::Exit;
+
+/// How long the set-up of a sandbox may take; it takes milliseconds unless a directory does not answer.
+const LAUNCH_DEADLINE: Duration = Duration::from_secs(20);

@@ -1,0 +1,114 @@
+//! Everything about one sandbox that its launch depends on, as plain data.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One sandbox to launch. Holds no descriptor and reads nothing: the steps follow from it alone.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// Its id; also its host name.
+    pub id: String,
+    /// Which users of the machine the users inside are.
+    pub users: UserMap,
+    /// What it sees as its system.
+    pub root: RootFs,
+    /// Where what it writes outside its mounts goes.
+    pub writable: WritableLayer,
+    /// Directories of the machine it sees; a place comes after the places above it.
+    pub binds: Vec<Bind>,
+    /// The environment of the agent and of commands, beyond what every sandbox has. May hold secrets.
+    pub environment: BTreeMap<String, String>,
+    /// The name server; `None` leaves names unresolved.
+    pub name_server: Option<IpAddr>,
+    /// The port the agent listens on, on all addresses of the sandbox.
+    pub agent_port: u16,
+    /// Time between a request to end and the end.
+    pub grace: Duration,
+}
+
+impl fmt::Debug for LaunchSpec {
+    /// Without the environment's values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaunchSpec")
+            .field("id", &self.id)
+            .field("users", &self.users)
+            .field("root", &self.root)
+            .field("writable", &self.writable)
+            .field("binds", &self.binds)
+            .field("environment", &self.environment.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which users of the machine the users inside a sandbox are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UserMap {
+    /// A range of its own: id `n` inside is `first + n` outside, for [`UserMap::COUNT`] ids.
+    Range {
+        /// The first id outside.
+        first: u32,
+    },
+    /// The sandbox's one user is whoever runs the server.
+    Single,
+}
+
+impl UserMap {
+    /// How many ids a range has.
+    pub const COUNT: u32 = 65_536;
+    /// The id inside of the user whom the agent and all commands run as; the AIO sandbox calls it `gem`.
+    pub const USER: u32 = 1000;
+}
+
+/// What a sandbox sees as its system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RootFs {
+    /// The machine's own system directories.
+    HostSystem,
+}
+
+/// Where what a sandbox writes outside its mounts goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WritableLayer {
+    /// A directory of the machine, the sandbox's own.
+    Disk(PathBuf),
+    /// Memory: gone with the sandbox's processes.
+    Tmpfs {
+        /// The most it may hold.
+        bytes: u64,
+    },
+}
+
+/// One directory of the machine that a sandbox sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// A directory the operator named; symbolic links on the way to it are the operator's own.
+    pub base: PathBuf,
+    /// The rest of the way, where sandboxes may have written: no symbolic link is followed.
+    pub below: PathBuf,
+    /// Where it appears inside.
+    pub target: PathBuf,
+    /// Whether it may not be written to.
+    pub read_only: bool,
+    /// What happens when it is not there.
+    pub missing: Missing,
+}
+
+/// What happens when a directory to bind is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// The launch fails and names it.
+    Refuse,
+    /// It is made, with the owner of the directory it is made in.
+    Create,
+    /// An empty read-only directory appears in its place, and the answer says so.
+    Empty,
+}

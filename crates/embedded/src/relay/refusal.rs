@@ -1,0 +1,93 @@
+//! What a caller hears whose request could not be passed on.
+//!
+//! Callers speak HTTP with the agent. Nothing of theirs was passed on and nothing was sent to them, so an
+//! answer in the agent's own form is right, and better than a broken connection.
+
+use std::time::Duration;
+
+use rustix::net::{Shutdown, shutdown};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long the caller may take to read it.
+const READING: Duration = Duration::from_secs(2);
+/// The most that is read of what the caller still sends, so that its own bytes do not break the connection
+/// before it has the answer.
+const MOST_READ: usize = 1024 * 1024;
+
+/// Why a request was not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The sandbox did not start in time.
+    NotStarted,
+    /// The sandbox runs and its agent does not accept connections.
+    NotAccepting,
+    /// There are too many connections.
+    Busy,
+}
+
+impl Reason {
+    fn sentence(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NotStarted => (
+                "the sandbox did not start in time",
+                "It may still be starting. Try again; the provisioner says what it is doing.",
+            ),
+            Self::NotAccepting => (
+                "the sandbox does not accept connections",
+                "Its agent is overloaded or was stopped from inside. Try again, or delete the sandbox.",
+            ),
+            Self::Busy => (
+                "the sandbox has too many connections",
+                "Use connections again in place of opening more, and close those that are not needed.",
+            ),
+        }
+    }
+
+    /// The whole answer.
+    fn answer(self) -> String {
+        let (message, hint) = self.sentence();
+        let body = serde_json::json!({
+            "success": false, "message": message, "data": null, "hint": hint,
+        })
+        .to_string();
+        format!(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             retry-after: 1\r\ncache-control: no-store\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    }
+}
+
+/// Answers and closes the connection, without hurry: a caller has to be able to read it.
+pub(super) async fn refuse(client: TcpStream, reason: Reason) {
+    // A caller that went away or does not read needs no answer.
+    let _ = timeout(READING, answer(client, reason)).await;
+}
+
+async fn answer(client: TcpStream, reason: Reason) -> std::io::Result<()> {
+    // Only to what is a request: who said nothing would take the answer for that of its next one.
+    client.readable().await?;
+    let answer = reason.answer();
+    let mut rest = answer.as_bytes();
+    while !rest.is_empty() {
+        client.writable().await?;
+        match client.try_write(rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    shutdown(&client, Shutdown::Write)?;
+    let (mut read, mut buffer) = (0, vec![0; 16 * 1024]);
+    while read < MOST_READ {
+        client.readable().await?;
+        match client.try_read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(bytes) => read += bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

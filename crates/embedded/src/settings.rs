@@ -1,0 +1,351 @@
+//! What the embedded backend is told at start.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use stockade_core::egress::NetworkMode;
+use stockade_core::layout::{Skills, StorageLayout, UserData};
+use stockade_core::path::HostPath;
+use stockade_core::resources::{Bytes, Millicores};
+use thiserror::Error;
+
+/// Settings of the backend. The environment variable behind each is named; the binary reads them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EmbeddedSettings {
+    /// `--state-dir`: where everything that must outlive the server lies. One server at a time.
+    pub state_dir: PathBuf,
+    /// `SANDBOX_BIND`: the address the ports of sandboxes are opened on.
+    pub bind: IpAddr,
+    /// `SANDBOX_PORT_RANGE`: which ports sandboxes get.
+    pub ports: PortRange,
+    /// `NODE_HOST`: the host name or address in URLs, IPv6 already in brackets.
+    pub node_host: String,
+    /// `SANDBOX_CONTAINER_PORT`: where the sandbox agent listens in its own network.
+    pub container_port: u16,
+    /// Where files lie: the same variables as on Kubernetes.
+    pub storage: StorageLayout,
+    /// What becomes of skill views that are not there.
+    pub missing_views: MissingViews,
+    /// `SANDBOX_ENV_FILE`: variables every sandbox gets; those of a request win. May hold secrets.
+    pub environment: BTreeMap<String, String>,
+    /// The limits of sandboxes whose request names none.
+    pub limits: DefaultLimits,
+    /// `SANDBOX_NETWORK`: what a sandbox reaches whose request does not say; `None`: open where the machine lets
+    /// us, else isolated.
+    pub network: Option<NetworkMode>,
+    /// `SANDBOX_SUBNET`: the addresses of sandboxes in open networks; `None` leaves the choice to the backend.
+    pub subnet: Option<Subnet>,
+    /// `SANDBOX_WRITABLE`: where what sandboxes write outside their mounts goes.
+    pub writable: WritableKind,
+    /// `SANDBOX_DELETE_GRACE_SECONDS`: how long a sandbox may take to end.
+    pub delete_grace: Duration,
+    /// `SANDBOX_MAX`: how many sandboxes there may be.
+    pub max_sandboxes: u32,
+    /// How often a sandbox whose processes end badly is started again.
+    pub restarts: RestartLimit,
+    /// `SANDBOX_LOG_BYTES`: the most that is kept of what the main process of one sandbox writes; once more as
+    /// much of the time before the last restart.
+    pub log_bytes: u64,
+    /// `STOCKADE_AGENT`: the executable that runs inside; `None`: the one beside ours, or ourselves.
+    pub agent: Option<PathBuf>,
+}
+
+impl fmt::Debug for EmbeddedSettings {
+    /// Without the environment's values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedSettings")
+            .field("state_dir", &self.state_dir)
+            .field("bind", &self.bind)
+            .field("ports", &self.ports)
+            .field("node_host", &self.node_host)
+            .field("storage", &self.storage)
+            .field("environment", &self.environment.keys().collect::<Vec<_>>())
+            .field("limits", &self.limits)
+            .field("network", &self.network)
+            .field("writable", &self.writable)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ports from the first to the last, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// Below the NodePorts of Kubernetes (30000-32767) and the ports that Linux gives to outgoing connections
+    /// (32768-60999): `20000-29999`.
+    pub const DEFAULT: Self = Self { first: 20_000, last: 29_999 };
+
+    /// A range; `None` unless `1 <= first <= last`.
+    #[must_use]
+    pub fn new(first: u16, last: u16) -> Option<Self> {
+        (first >= 1 && first <= last).then_some(Self { first, last })
+    }
+
+    /// The first port.
+    #[must_use]
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The last port.
+    #[must_use]
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
+    /// How many ports there are.
+    #[must_use]
+    pub fn count(self) -> u32 {
+        u32::from(self.last - self.first) + 1
+    }
+
+    /// Whether the port is one of them.
+    #[must_use]
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = "must be two ports, the smaller one first, like 20000-29999";
+        let (first, last) = text.split_once('-').ok_or(expected)?;
+        let port = |text: &str| text.trim().parse().map_err(|_| expected);
+        Self::new(port(first)?, port(last)?).ok_or(expected)
+    }
+}
+
+/// A range of IPv4 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnet {
+    address: Ipv4Addr,
+    prefix: u8,
+}
+
+impl Subnet {
+    /// A range that holds from 4 to 2^24 addresses, named by its first; `None` otherwise.
+    #[must_use]
+    pub fn new(address: Ipv4Addr, prefix: u8) -> Option<Self> {
+        let host_bits = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+        let good = (8..=30).contains(&prefix) && address.to_bits() & host_bits == 0;
+        good.then_some(Self { address, prefix })
+    }
+
+    /// Its first address.
+    #[must_use]
+    pub fn address(self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The length of its prefix in bits.
+    #[must_use]
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl std::str::FromStr for Subnet {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = "must be an IPv4 range, named by its first address, with a prefix from 8 to 30, like 100.124.0.0/16";
+        let (address, prefix) = text.split_once('/').ok_or(expected)?;
+        let address = address.parse().map_err(|_| expected)?;
+        Self::new(address, prefix.parse().map_err(|_| expected)?).ok_or(expected)
+    }
+}
+
+/// What becomes of skill views that are not there when a sandbox is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingViews {
+    /// They are made: the base directory is our own.
+    Create,
+    /// An empty read-only directory takes their place, and the answer says so: somebody else fills the base.
+    Empty,
+}
+
+/// Where what sandboxes write outside their mounts goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WritableKind {
+    /// Into the state directory. It survives a restart of the sandbox and of the machine.
+    Disk,
+    /// Into memory, where the limit is hard. It ends with the sandbox's processes.
+    Tmpfs,
+}
+
+/// The limits of a sandbox whose request names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultLimits {
+    /// `SANDBOX_CPU_LIMIT`.
+    pub cpu: Millicores,
+    /// `SANDBOX_MEMORY_LIMIT`.
+    pub memory: Bytes,
+    /// `SANDBOX_STORAGE_LIMIT`: files outside the mounts.
+    pub storage: Bytes,
+    /// `SANDBOX_PIDS_LIMIT`: processes and threads together. A request cannot change it.
+    pub pids: u32,
+}
+
+impl DefaultLimits {
+    /// What DeerFlow gives its containers: two processors, 2 GiB, 512 processes; and 4 GiB of files.
+    pub const DEFAULT: Self =
+        Self { cpu: Millicores(2000), memory: Bytes(2 << 30), storage: Bytes(4 << 30), pids: 512 };
+}
+
+/// How often something is started again before it counts as failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartLimit {
+    /// `SANDBOX_RESTARTS`: how many times within the window.
+    pub most: u32,
+    /// The window.
+    pub within: Duration,
+}
+
+impl RestartLimit {
+    /// Five times in ten minutes.
+    pub const DEFAULT: Self = Self { most: 5, within: Duration::from_secs(600) };
+}
+
+/// The address of sandboxes unless told otherwise: nobody else reaches them.
+pub const DEFAULT_BIND: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// The host in URLs unless told otherwise.
+pub const DEFAULT_NODE_HOST: &str = "127.0.0.1";
+/// How many sandboxes there may be unless told otherwise.
+pub const DEFAULT_MAX_SANDBOXES: u32 = 1000;
+/// How much of a log is kept unless told otherwise.
+pub const DEFAULT_LOG_BYTES: u64 = 1 << 20;
+
+/// A setting that stops the start.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{variable} is {found:?}: {expected}")]
+pub struct SettingsProblem {
+    /// The variable.
+    pub variable: &'static str,
+    /// Its value.
+    pub found: String,
+    /// What would be right.
+    pub expected: String,
+}
+
+impl EmbeddedSettings {
+    /// Everything that is wrong with how the settings go together.
+    #[must_use]
+    pub fn problems(&self) -> Vec<SettingsProblem> {
+        let mut problems = Vec::new();
+        let mut problem = |variable, found: &str, expected: &str| {
+            problems.push(SettingsProblem {
+                variable,
+                found: found.to_owned(),
+                expected: expected.to_owned(),
+            });
+        };
+        if self.bind.is_loopback() && !is_loopback_name(&self.node_host) {
+            problem(
+                "NODE_HOST",
+                &self.node_host,
+                "leads to another machine or container, but the ports of sandboxes are open on loopback only: \
+                 set SANDBOX_BIND too, to the address that NODE_HOST leads to (or 0.0.0.0 for all; then everyone \
+                 who reaches this machine reaches the sandboxes), or leave both unset",
+            );
+        }
+        if let Skills::Claim { name, .. } = &self.storage.skills {
+            problem("SKILLS_PVC_NAME", name, "there are no claims without Kubernetes: use SKILLS_HOST_PATH");
+        }
+        if let UserData::Claim(name) = &self.storage.user_data {
+            let expected = "there are no claims without Kubernetes: use DEER_FLOW_HOST_BASE_DIR";
+            problem("USERDATA_PVC_NAME", name, expected);
+        }
+        let mut directory = |variable, path: &HostPath| {
+            if !path.as_str().starts_with('/') || path.as_str().contains('\\') {
+                problem(variable, path.as_str(), "must be a directory of this machine, like /srv/deer-flow");
+            }
+        };
+        directory("DEER_FLOW_HOST_BASE_DIR", &self.storage.base);
+        if let Skills::Directory(path) = &self.storage.skills {
+            directory("SKILLS_HOST_PATH", path);
+        }
+        if let UserData::Threads(path) = &self.storage.user_data {
+            directory("THREADS_HOST_PATH", path);
+        }
+        if self.max_sandboxes > crate::backend::MAX_SANDBOXES {
+            let expected = format!("must be at most {}", crate::backend::MAX_SANDBOXES);
+            problem("SANDBOX_MAX", &self.max_sandboxes.to_string(), &expected);
+        }
+        if self.ports.count() < self.max_sandboxes {
+            let expected = format!(
+                "has {} ports, SANDBOX_MAX allows {} sandboxes: each needs one",
+                self.ports.count(),
+                self.max_sandboxes
+            );
+            problem("SANDBOX_PORT_RANGE", &self.ports.to_string(), &expected);
+        }
+        problems
+    }
+}
+
+/// Whether a URL with this host leads to the machine it is read on.
+fn is_loopback_name(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_range_is_read_as_it_is_written() {
+        for good in ["20000-29999", "1-65535", "7-7"] {
+            assert_eq!(good.parse::<PortRange>().unwrap().to_string(), good);
+        }
+        for bad in ["", "20000", "2-1", "0-5", "1-65536", "a-b", "1-2-3"] {
+            assert!(bad.parse::<PortRange>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_subnet_is_named_by_its_first_address() {
+        for good in ["10.0.0.0/8", "100.124.0.0/16", "192.168.7.4/30"] {
+            assert_eq!(good.parse::<Subnet>().unwrap().to_string(), good);
+        }
+        for bad in ["", "10.0.0.1/8", "10.0.0.0/31", "0.0.0.0/0", "10.0.0.0/40", "fd00::/8", "10.0.0.0"] {
+            assert!(bad.parse::<Subnet>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn loopback_has_several_names() {
+        for (host, expect) in [
+            ("127.0.0.1", true),
+            ("localhost", true),
+            ("[::1]", true),
+            ("127.9.9.9", true),
+            ("host.docker.internal", false),
+            ("10.1.2.3", false),
+            ("[2001:db8::1]", false),
+        ] {
+            assert_eq!(is_loopback_name(host), expect, "{host}");
+        }
+    }
+}

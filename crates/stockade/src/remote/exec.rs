@@ -1,0 +1,287 @@
+//! One command in a sandbox, as if it ran here: its streams apart, its exit status, its signals.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::agent::Agent;
+use super::quote;
+use crate::signals::Signals;
+
+/// How long one question for output waits; the next follows.
+const WAIT: Duration = Duration::from_secs(20);
+/// How long clearing up may take when the command has ended, or nobody waits for it any more.
+const LAST: Duration = Duration::from_secs(3);
+/// Bytes of standard input in one call: what a pipe holds, so that a slow reader is noticed soon.
+const INPUT: usize = 64 * 1024;
+/// The exit status of what SIGINT ended, as shells say it.
+const INTERRUPTED: u8 = 130;
+/// The exit status when the sandbox did not say one.
+const UNKNOWN: u8 = 255;
+
+/// What to run.
+pub(crate) struct Order {
+    pub(crate) words: Vec<String>,
+    pub(crate) directory: Option<String>,
+    pub(crate) environment: BTreeMap<String, String>,
+    /// Whether it reads our standard input; else it reads nothing.
+    pub(crate) with_input: bool,
+}
+
+#[derive(Serialize)]
+struct ExecRequest<'a> {
+    command: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exec_dir: Option<&'a str>,
+    env: &'a BTreeMap<String, String>,
+    async_mode: bool,
+}
+
+#[derive(Deserialize)]
+struct Started {
+    session_id: String,
+    command_id: String,
+}
+
+#[derive(Deserialize)]
+struct OutputAnswer {
+    #[serde(default)]
+    stdout: String,
+    #[serde(default)]
+    stderr: String,
+    offset: u64,
+    stderr_offset: u64,
+    command: Option<CommandState>,
+    #[serde(default)]
+    encoding: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CommandState {
+    status: String,
+    exit_code: Option<i64>,
+}
+
+/// A command that runs.
+struct Running {
+    agent: Agent,
+    session: String,
+    command: String,
+    offset: u64,
+    stderr_offset: u64,
+    /// Output that the sandbox dropped because it came faster than it was read, in bytes.
+    lost: u64,
+}
+
+/// Runs the command to its end; the exit status is the command's.
+///
+/// # Errors
+/// When the sandbox does not answer, or the command cannot be started.
+pub(crate) async fn run(agent: Agent, order: Order) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    // In place of the shell that reads this, so that signals and the exit status are its own.
+    let line = format!("exec -- {}", quote::line(&order.words));
+    // Without input of ours it reads an empty one: a pipe that nobody closes would keep it waiting.
+    let line = if order.with_input { line } else { format!("{line} < /dev/null") };
+    let request = ExecRequest {
+        command: &line,
+        exec_dir: order.directory.as_deref(),
+        env: &order.environment,
+        async_mode: true,
+    };
+    let started: Started = agent.post("/v1/bash/exec", &request, Duration::ZERO).await?;
+    let mut running = Running {
+        agent,
+        session: started.session_id,
+        command: started.command_id,
+        offset: 0,
+        stderr_offset: 0,
+        lost: 0,
+    };
+    let result = running.follow(order.with_input, &mut signals).await;
+    running.clear_up().await;
+    if running.lost > 0 {
+        let text = "bytes of output came faster than they were read and were dropped: write them to a file in the \
+                    sandbox and read that";
+        writeln!(io::stderr(), "stockade: {} {text}", running.lost)?;
+    }
+    result
+}
+
+impl Running {
+    async fn follow(&mut self, with_input: bool, signals: &mut Signals) -> anyhow::Result<ExitCode> {
+        let feeding = self.feed(with_input);
+        tokio::pin!(feeding);
+        let mut fed = !with_input;
+        let mut interrupts = 0;
+        loop {
+            let next = self.question();
+            tokio::pin!(next);
+            let answer = loop {
+                tokio::select! {
+                    answer = &mut next => break answer?,
+                    result = &mut feeding, if !fed => {
+                        fed = true;
+                        result?;
+                    }
+                    signal = signals.next() => {
+                        interrupts += 1;
+                        if self.pass_on(signal, interrupts).await {
+                            return Ok(ExitCode::from(INTERRUPTED));
+                        }
+                    }
+                }
+            };
+            if let Some(code) = self.take(answer)? {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Asks for what was written since, waiting for it.
+    fn question(&self) -> impl Future<Output = anyhow::Result<OutputAnswer>> + use<> {
+        let body = json!({
+            "session_id": self.session,
+            "command_id": self.command,
+            "offset": self.offset,
+            "stderr_offset": self.stderr_offset,
+            "wait": true,
+            "wait_timeout": WAIT.as_secs(),
+            "encoding": "base64",
+        });
+        let agent = self.agent.clone();
+        async move { agent.post("/v1/bash/output", &body, WAIT).await }
+    }
+
+    /// Passes output on; the exit status when that was all.
+    fn take(&mut self, answer: OutputAnswer) -> anyhow::Result<Option<ExitCode>> {
+        let exact = answer.encoding.as_deref() == Some("base64");
+        let decode = |text: String| match exact {
+            true => BASE64.decode(text).context("the sandbox's output is not what it says it is"),
+            false => Ok(text.into_bytes()),
+        };
+        let (stdout, stderr) = (decode(answer.stdout)?, decode(answer.stderr)?);
+        let is_empty = stdout.is_empty() && stderr.is_empty();
+        if exact {
+            let came = answer.offset.saturating_sub(self.offset)
+                + answer.stderr_offset.saturating_sub(self.stderr_offset);
+            self.lost = self.lost.saturating_add(came.saturating_sub((stdout.len() + stderr.len()) as u64));
+        }
+        (self.offset, self.stderr_offset) = (answer.offset, answer.stderr_offset);
+        pass(&mut io::stdout().lock(), &stdout)?;
+        pass(&mut io::stderr().lock(), &stderr)?;
+        let Some(command) = answer.command else { bail!("the sandbox has forgotten the command") };
+        let has_ended = !matches!(command.status.as_str(), "running" | "pending");
+        // What is left in the pipes is asked for once more.
+        Ok((has_ended && is_empty).then(|| exit_code(&command)))
+    }
+
+    /// Passes a signal of ours on; whether it is time to stop waiting.
+    async fn pass_on(&self, signal: &str, count: u32) -> bool {
+        let signal = match (signal, count) {
+            (_, 3..) => "SIGKILL",
+            ("SIGINT" | "Ctrl-C", 1) => "SIGINT",
+            _ => "SIGTERM",
+        };
+        let body = json!({ "session_id": self.session, "signal": signal });
+        self.agent.post_last("/v1/bash/kill", &body, LAST).await;
+        count > 3
+    }
+
+    /// Sends standard input until its end.
+    fn feed(&self, with_input: bool) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        let (agent, session, command) = (self.agent.clone(), self.session.clone(), self.command.clone());
+        async move {
+            if !with_input {
+                return Ok(());
+            }
+            let mut input = standard_input();
+            while let Some(piece) = input.recv().await {
+                let is_last = piece.is_empty();
+                if !send(&agent, &session, &command, &piece, is_last).await? || is_last {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// Ends what still runs and forgets the session, so that nothing of it stays in the sandbox.
+    async fn clear_up(&self) {
+        let path = format!("/v1/bash/sessions/{}/close", self.session);
+        self.agent.post_last(&path, &json!({}), LAST).await;
+    }
+}
+
+/// Sends one piece whole, however slowly it is read; whether the command still reads.
+async fn send(
+    agent: &Agent,
+    session: &str,
+    command: &str,
+    mut piece: &[u8],
+    close: bool,
+) -> anyhow::Result<bool> {
+    loop {
+        let body = json!({
+            "session_id": session,
+            "command_id": command,
+            "input": BASE64.encode(piece),
+            "encoding": "base64",
+            "close": close,
+        });
+        let answer: Result<Value, _> = agent.post("/v1/bash/write", &body, WAIT).await;
+        // A command may end, or close its input, before it has read all.
+        let Ok(answer) = answer else { return Ok(false) };
+        let Some(written) = answer["written"].as_u64().and_then(|written| usize::try_from(written).ok())
+        else {
+            bail!(
+                "this sandbox's agent cannot pass on an input and its end; run the command without --stdin"
+            );
+        };
+        piece = piece.get(written..).unwrap_or_default();
+        if piece.is_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+/// Our standard input in pieces, and an empty one at its end. A thread reads it: reading a terminal cannot be
+/// taken back, and the process does not wait for the thread.
+pub(super) fn standard_input() -> mpsc::Receiver<Vec<u8>> {
+    let (pieces, receiver) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; INPUT];
+        loop {
+            let length = match io::stdin().lock().read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => 0,
+                Ok(length) => length,
+            };
+            if pieces.blocking_send(buffer[..length].to_vec()).is_err() || length == 0 {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn pass(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+fn exit_code(command: &CommandState) -> ExitCode {
+    let code = command.exit_code.and_then(|code| u8::try_from(code).ok());
+    ExitCode::from(code.unwrap_or(UNKNOWN))
+}

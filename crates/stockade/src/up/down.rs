@@ -1,0 +1,60 @@
+//! `stockade down`: the end of all sandboxes of this machine.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use stockade_embedded::backend::down;
+use stockade_embedded::facts::MachineFacts;
+
+use crate::backend::enter_namespaces;
+use crate::state::{ServerRecord, StateDir};
+
+/// How long the server may take to end: it lets requests under way finish.
+const SERVER: Duration = Duration::from_secs(10);
+
+/// Ends all sandboxes of the state directory, the server that runs on it, and everything that outlived it.
+///
+/// # Errors
+/// When something cannot be ended or removed.
+pub(crate) fn run(dir: &Path, purge: bool, yes: bool) -> anyhow::Result<ExitCode> {
+    if purge && !yes && io::stdin().is_terminal() {
+        bail!(
+            "--purge removes {} with everything in it, also the files of all threads that lie there: say --yes too",
+            dir.display()
+        );
+    }
+    if let Some(server) = StateDir::at(dir).server() {
+        end_server(&server)?;
+    }
+    enter_namespaces(dir)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let count = runtime.block_on(down(dir, &MachineFacts::probe(), purge))?;
+    let also = if purge { format!("; {} is removed", dir.display()) } else { String::new() };
+    let noun = if count == 1 { "sandbox" } else { "sandboxes" };
+    writeln!(io::stdout(), "{count} {noun} ended{also}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the server to end, and waits until it has: while it runs, it would start what ends.
+fn end_server(server: &ServerRecord) -> anyhow::Result<()> {
+    let pid = Pid::from_raw(server.pid).context("the number of the server's process is none")?;
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    // It may have ended before this.
+    let _ = pidfd_send_signal(&process, Signal::TERM);
+    let deadline = Instant::now() + SERVER;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).context("a time to wait")?;
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left)) {
+            Ok(0) => bail!("the server (process {}) does not end; end it with kill -9 {0}", server.pid),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("waiting for the server to end"),
+        }
+    }
+}
