@@ -1,5 +1,8 @@
 """The sandbox under test: its base URL comes from STOCKADE_SANDBOX_URL.
 
+Several URLs, with spaces between them, are for as many workers of pytest-xdist: each has a sandbox
+to itself, because some tests close all sessions of theirs.
+
 Every test drives the synchronous and the asynchronous client of agent-sandbox alike. `api` is
 either; the methods of the asynchronous one are run to completion, so that a test reads the same.
 Files are made and looked at through the API only: the sandbox may be on another machine.
@@ -17,10 +20,19 @@ from agent_sandbox import AsyncSandbox, Sandbox
 
 @pytest.fixture(scope="session")
 def base_url():
-    url = os.environ.get("STOCKADE_SANDBOX_URL")
-    if not url:
+    urls = os.environ.get("STOCKADE_SANDBOX_URL", "").split()
+    if not urls:
         pytest.exit("STOCKADE_SANDBOX_URL is not set; it is the base URL of a running sandbox agent", 2)
-    return url.rstrip("/")
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    if worker >= len(urls):
+        pytest.exit(f"more workers than the {len(urls)} sandboxes of STOCKADE_SANDBOX_URL; run with -n {len(urls)}", 2)
+    return urls[worker].rstrip("/")
+
+
+@pytest.fixture
+def agent_port(base_url):
+    """Where the agent listens in the sandbox; STOCKADE_SANDBOX_PORT says so where the URL has another port."""
+    return os.environ.get("STOCKADE_SANDBOX_PORT") or base_url.rsplit(":", 1)[1]
 
 
 class Blocking:

@@ -20,6 +20,17 @@ pub struct Run {
     pub logs: PathBuf,
     /// `STOCKADE_XTASK` and `STOCKADE_E2E_CLUSTER`: what breaks the project's own cluster, and its name.
     pub faults: Option<(PathBuf, String)>,
+    /// The suite of the SDK, where the stage provides what it needs.
+    pub sdk: Option<SdkSuite>,
+}
+
+/// How to run the suite of the SDK.
+#[derive(Debug, Clone)]
+pub struct SdkSuite {
+    /// `STOCKADE_E2E_SDK_PYTHON`: an interpreter with its packages.
+    pub python: PathBuf,
+    /// `STOCKADE_E2E_SDK_FILTER`: which of its tests [default: all].
+    pub filter: Option<String>,
 }
 
 impl Run {
@@ -43,6 +54,10 @@ impl Run {
             host_dir: variable("STOCKADE_E2E_HOST_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
             logs: variable("STOCKADE_E2E_LOGS")
                 .map_or_else(|| std::env::temp_dir().join("stockade-e2e"), PathBuf::from),
+            sdk: variable("STOCKADE_E2E_SDK_PYTHON").map(|python| SdkSuite {
+                python: PathBuf::from(python),
+                filter: variable("STOCKADE_E2E_SDK_FILTER"),
+            }),
             faults: xtask.zip(variable("STOCKADE_E2E_CLUSTER")),
         }
     }

@@ -45,10 +45,18 @@ pub struct World {
 /// # Panics
 /// When the test does, and when it leaves behind what no test may: see the crate's documentation.
 pub fn scenario(test: impl AsyncFnOnce(&World)) {
+    scenario_within(LIMIT, test);
+}
+
+/// As [`scenario`], for a test that takes longer.
+///
+/// # Panics
+/// As [`scenario`].
+pub fn scenario_within(limit: Duration, test: impl AsyncFnOnce(&World)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let world = World::new().await;
-        let body = AssertUnwindSafe(timeout(LIMIT, test(&world))).catch_unwind();
+        let body = AssertUnwindSafe(timeout(limit, test(&world))).catch_unwind();
         match body.await {
             Ok(Ok(())) => {
                 let end = AssertUnwindSafe(world.end()).catch_unwind().await;
@@ -60,7 +68,7 @@ pub fn scenario(test: impl AsyncFnOnce(&World)) {
                 world.clean_up().await;
                 match failure {
                     Err(panic) => resume_unwind(Box::new(format!("{}\n{tail}", text_of(&*panic)))),
-                    _ => panic!("the test did not end within {} s\n{tail}", LIMIT.as_secs()),
+                    _ => panic!("the test did not end within {} s\n{tail}", limit.as_secs()),
                 }
             }
         }

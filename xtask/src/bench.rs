@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: the delivered program beside the budgets of the design and the machine's own floor.
 
+mod agent;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -26,6 +28,8 @@ pub struct Bench {
 enum What {
     /// The server on Kubernetes: calls, throughput, memory, time to the first answer
     Kubernetes(Kubernetes),
+    /// The sandbox agent: calls, load, transfers, searches, memory
+    Agent(agent::Agent),
 }
 
 #[derive(Debug, Args)]
@@ -58,7 +62,13 @@ struct Kubernetes {
 /// # Errors
 /// When something does not build, run, or answer.
 pub fn run(arguments: &Bench) -> Result<()> {
-    let What::Kubernetes(arguments) = &arguments.what;
+    match &arguments.what {
+        What::Kubernetes(arguments) => kubernetes(arguments),
+        What::Agent(arguments) => agent::run(arguments),
+    }
+}
+
+fn kubernetes(arguments: &Kubernetes) -> Result<()> {
     let program = build()?;
     let mut rows = Vec::new();
     for part in ["calls", "first-answer"] {
@@ -66,10 +76,15 @@ pub fn run(arguments: &Bench) -> Result<()> {
             rows.extend(measure(arguments, &program, part)?);
         }
     }
-    if arguments.json {
+    say("the floor is what a bare client needs for the same on the same cluster");
+    print(&rows, arguments.json)
+}
+
+fn print(rows: &[Value], as_json: bool) -> Result<()> {
+    if as_json {
         answer(&serde_json::to_string_pretty(&json!({ "rows": rows }))?);
     } else {
-        answer(&table(&rows));
+        answer(&table(rows));
     }
     Ok(())
 }
@@ -77,7 +92,7 @@ pub fn run(arguments: &Bench) -> Result<()> {
 /// The benchmark, and the server as it is delivered.
 fn build() -> Result<PathBuf> {
     let step = Step::start("release builds of the server and the benchmark");
-    run::output(&mut dist::build_command(std::env::consts::ARCH)?)?;
+    run::output(&mut dist::build_command(dist::Program::Server, std::env::consts::ARCH)?)?;
     let bench = ["--locked", "--release", "--package", "stockade-e2e", "--bin", "bench-kubernetes"];
     run::output(Cargo::new("build").args(bench).command())?;
     step.done();
@@ -119,7 +134,7 @@ fn own_command(handle: &Handle, program: &Path, part: &str) -> Result<std::proce
     command
         .arg(part)
         .env_remove("PROVISIONER_API_KEY")
-        .env("STOCKADE_BIN", dist::check(std::env::consts::ARCH)?)
+        .env("STOCKADE_BIN", dist::check(dist::Program::Server, std::env::consts::ARCH)?)
         .env("STOCKADE_E2E_NODE_HOST", "127.0.0.1")
         .env("STOCKADE_E2E_LOGS", target_directory().join("xtask-bench"));
     Ok(command)
@@ -143,7 +158,7 @@ fn table(rows: &[Value]) -> String {
     for row in rows {
         let number = |name: &str| row[name].as_f64().map_or_else(String::new, figure);
         let missed = match (row["ours"].as_f64(), row["budget"].as_f64()) {
-            (Some(ours), Some(budget)) if row["unit"] == "1/s" => ours < budget,
+            (Some(ours), Some(budget)) if is_rate(row) => ours < budget,
             (Some(ours), Some(budget)) => ours > budget,
             _ => false,
         };
@@ -161,10 +176,13 @@ fn table(rows: &[Value]) -> String {
             if missed { "  over budget" } else { "" }
         ));
     }
-    say(
-        "medians; rates are medians of turns; the floor is what a bare client needs for the same on the same cluster",
-    );
+    say("medians; rates are medians of turns");
     lines.join("\n")
+}
+
+/// Of a rate more is better.
+fn is_rate(row: &Value) -> bool {
+    row["unit"].as_str().is_some_and(|unit| unit.ends_with("/s"))
 }
 
 fn figure(value: f64) -> String {

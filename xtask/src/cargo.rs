@@ -50,8 +50,8 @@ pub fn target_directory() -> PathBuf {
     paths::repository().join(directory)
 }
 
-/// The release build of a program for a target.
+/// The build of a program for a target with one of the profiles that have a directory of their name.
 #[must_use]
-pub fn release(target: &str, program: &str) -> PathBuf {
-    target_directory().join(target).join("release").join(program)
+pub fn built(target: &str, profile: &str, program: &str) -> PathBuf {
+    target_directory().join(target).join(profile).join(program)
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask dist`: the static programs that are delivered, with their checksums.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -25,6 +25,36 @@ const ARCHITECTURES: [(&str, Needs); 2] = [
     ),
 ];
 
+/// A program that is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The server.
+    Server,
+    /// The sandbox agent.
+    Agent,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Server, Self::Agent];
+
+    /// The name of its file and of its package.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "stockade",
+            Self::Agent => "stockade-agent",
+        }
+    }
+
+    const fn profile(self) -> &'static str {
+        match self {
+            Self::Server => "release",
+            Self::Agent => "agent",
+        }
+    }
+}
+
 /// The names of the architectures.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
     ARCHITECTURES.iter().map(|(name, _)| *name)
@@ -36,11 +66,11 @@ pub fn target(architecture: &str) -> String {
     format!("{architecture}-unknown-linux-musl")
 }
 
-/// The command that builds the server for an architecture. Packages that it needs are installed first.
+/// The command that builds a program for an architecture. Packages that it needs are installed first.
 ///
 /// # Errors
 /// When a package is missing and cannot be installed.
-pub fn build_command(architecture: &str) -> Result<std::process::Command> {
+pub fn build_command(program: Program, architecture: &str) -> Result<std::process::Command> {
     let needs = if architecture == std::env::consts::ARCH {
         &[("cc", "gcc"), ("/usr/include/stdint.h", "libc6-dev")]
     } else {
@@ -49,16 +79,39 @@ pub fn build_command(architecture: &str) -> Result<std::process::Command> {
     cluster::packages::ensure_programs(needs)?;
     let target = target(architecture);
     Ok(Cargo::new("build")
-        .args(["--locked", "--release", "--package", "stockade", "--target", &target])
+        .args(["--locked", "--profile", program.profile(), "--package", program.name(), "--target", &target])
         .into())
+}
+
+/// The command that builds the sandbox agent for this architecture, as small as it is delivered.
+///
+/// # Errors
+/// As [`build_command`].
+pub fn agent_build_command() -> Result<std::process::Command> {
+    cluster::packages::ensure_programs(&[("cc", "gcc"), ("/usr/include/stdint.h", "libc6-dev")])?;
+    let target = target(std::env::consts::ARCH);
+    let arguments = ["--locked", "--profile", "agent", "--package", "stockade-agent", "--target", &target];
+    Ok(Cargo::new("build").args(arguments).into())
+}
+
+/// Makes sure that the agent that was built is static, and says where it is.
+///
+/// # Errors
+/// When it is not, or cannot be read.
+pub fn check_agent() -> Result<PathBuf> {
+    let architecture = std::env::consts::ARCH;
+    let path = cargo::target_directory().join(target(architecture)).join("agent/stockade-agent");
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    elf::ensure_static(&bytes, architecture).with_context(|| format!("{} is not static", path.display()))?;
+    Ok(path)
 }
 
 /// Makes sure that what was built is static, and says where it is.
 ///
 /// # Errors
 /// When it is not, or cannot be read.
-pub fn check(architecture: &str) -> Result<PathBuf> {
-    let path = cargo::release(&target(architecture), "stockade");
+pub fn check(program: Program, architecture: &str) -> Result<PathBuf> {
+    let path = cargo::built(&target(architecture), program.profile(), program.name());
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     elf::ensure_static(&bytes, architecture).with_context(|| format!("{} is not static", path.display()))?;
     Ok(path)
@@ -73,27 +126,32 @@ pub fn run() -> Result<()> {
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let mut sums = String::new();
     for architecture in architectures() {
-        let step = Step::start(&format!("stockade for {architecture}"));
-        let mut command = build_command(architecture)?;
-        run::output(&mut command).with_context(|| {
-            format!(
-                "stockade does not build for {architecture}; `rustup target add {}` may help",
-                target(architecture)
-            )
-        })?;
-        let name = format!("stockade-linux-{architecture}");
-        let bytes = std::fs::read(check(architecture)?)?;
-        let delivered = directory.join(&name);
-        std::fs::write(&delivered, &bytes)
-            .with_context(|| format!("cannot write {}", delivered.display()))?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&delivered, mode)?;
-        sums.push_str(&format!("{}  {name}\n", sha256_hex(&bytes)));
-        step.done();
-        answer(&delivered.display().to_string());
+        for program in Program::ALL {
+            let (name, sum) = deliver(program, architecture, &directory)?;
+            sums.push_str(&format!("{sum}  {name}\n"));
+        }
     }
     let path = directory.join("SHA256SUMS");
     std::fs::write(&path, sums).with_context(|| format!("cannot write {}", path.display()))?;
     answer(&path.display().to_string());
     Ok(())
+}
+
+/// Builds one into `directory`; says its file's name and checksum.
+fn deliver(program: Program, architecture: &str, directory: &Path) -> Result<(String, String)> {
+    let name = format!("{}-linux-{architecture}", program.name());
+    let step = Step::start(&name);
+    let mut command = build_command(program, architecture)?;
+    run::output(&mut command).with_context(|| {
+        let target = target(architecture);
+        format!("{} does not build for {architecture}; `rustup target add {target}` may help", program.name())
+    })?;
+    let bytes = std::fs::read(check(program, architecture)?)?;
+    let delivered = directory.join(&name);
+    std::fs::write(&delivered, &bytes).with_context(|| format!("cannot write {}", delivered.display()))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&delivered, mode)?;
+    step.done();
+    answer(&delivered.display().to_string());
+    Ok((name, sha256_hex(&bytes)))
 }

@@ -9,6 +9,7 @@ pub mod image;
 pub mod openapi;
 pub mod paths;
 pub mod progress;
+pub mod python;
 pub mod run;
 pub mod test;
 pub mod tidy;

@@ -51,6 +51,14 @@ pub fn tools_cache() -> Result<PathBuf> {
     Ok(cache("XDG_CACHE_HOME")?.join("tools"))
 }
 
+/// The cache of what images are made from: `stockade/images` under `$XDG_CACHE_HOME` or `~/.cache`.
+///
+/// # Errors
+/// As [`tools_cache`].
+pub fn images_cache() -> Result<PathBuf> {
+    Ok(cache("XDG_CACHE_HOME")?.join("images"))
+}
+
 fn cache(remedy: &str) -> Result<PathBuf> {
     let base = match non_empty("XDG_CACHE_HOME") {
         Some(directory) => PathBuf::from(directory),

@@ -109,3 +109,42 @@ def test_nodejs_sessions(api, directory):
 def test_nodejs_info(api):
     info = api.nodejs.get_info().data
     assert info.node_version.startswith("v") and "javascript" in info.supported_languages
+
+
+@pytest.fixture
+def kernel(api):
+    """A Jupyter session that ipykernel answers; not every image has it."""
+    probe = "from importlib.util import find_spec; print(bool(find_spec('ipykernel')))"
+    if api.code.execute_code(language="python", code=probe).data.stdout != "True\n":
+        pytest.skip("the sandbox's python3 has no ipykernel")
+    session = api.jupyter.create_session().data.session_id
+    yield lambda code, **kwargs: api.jupyter.execute_code(session_id=session, code=code, **kwargs).data
+    api.jupyter.delete_session(session)
+
+
+def test_ipykernel_answers_where_it_is_installed(kernel):
+    assert kernel("get_ipython().kernel.__class__.__name__").outputs[0].data["text/plain"] == "'IPythonKernel'"
+    assert kernel("!echo from the shell").outputs[0].text.split() == ["from", "the", "shell"]
+    assert kernel("%%bash\necho cell").outputs[0].text == "cell\n"
+    assert kernel("import asyncio\nawait asyncio.sleep(0, 7)").outputs[0].data["text/plain"] == "7"
+    # What subprocesses write without Python is not looked for: ipykernel tells of it when it likes, also after the cell.
+
+
+def test_ipykernels_displays_are_updated_and_cleared(kernel):
+    code = "from IPython.display import *\nshown = display(HTML('<b>1</b>'), display_id=True)\nshown.update(HTML('<b>2</b>'))"
+    outputs = kernel(code).outputs
+    assert [output.data["text/html"] for output in outputs] == ["<b>2</b>"]
+    assert [output.text for output in kernel("print(1); clear_output(); print(2)").outputs] == ["2\n"]
+
+
+def test_ipykernel_is_interrupted_and_keeps_its_state(kernel):
+    kernel("mine = 5")
+    late = kernel("while True: pass", timeout=1)
+    assert late.status == "timeout" and late.outputs[-1].ename == "KeyboardInterrupt"
+    assert kernel("mine").outputs[0].data["text/plain"] == "5"
+
+
+def test_ipykernels_errors_are_plain_text(kernel):
+    failed = kernel("1 / 0")
+    assert failed.status == "error" and failed.outputs[0].ename == "ZeroDivisionError"
+    assert "\x1b" not in "".join(failed.outputs[0].traceback)

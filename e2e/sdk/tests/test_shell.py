@@ -106,8 +106,9 @@ def test_cancel_in_the_order_of_newer_deerflow(api, session):
     run(api, session, "export TOKEN_X=abc; sleep 300", async_mode=True, no_change_timeout=605)
     other = str(uuid.uuid4())
     api.shell.create_session(id=other)
-    found = run(api, other, "grep -lz TOKEN_X=abc /proc/[0-9]*/environ 2>/dev/null | wc -l")
-    assert int(found.output) >= 1
+    # The answer to an asynchronous exec may come before what was started has begun.
+    look = "for i in $(seq 200); do grep -qz TOKEN_X=abc /proc/[0-9]*/environ 2> /dev/null && echo found && break; sleep 0.05; done"
+    assert run(api, other, look).output == "found\n"
     api.shell.update_session(id=session, no_change_timeout=1)
     run(api, other, f"kill -9 {pid}")
     assert api.shell.kill_process(id=session).data.status == "terminated"
@@ -143,6 +144,8 @@ def test_exit_answers_with_its_code_and_the_session_goes_on(api, session):
         ("exec sh -c 'exit 5'", 5),
         ("trap 'true' DEBUG; false", 1),
         ("PROMPT_COMMAND=; PS1='% '; false", 1),
+        ("PROMPT_COMMAND='echo mine'; kill -INT $$; sleep 9", 130),
+        ("PROMPT_COMMAND=x; set -u; echo $nope", 1),
         ("exec 100>&- 101>&- 102>&-", 0),
         ("stty raw -echo; stty sane", 0),
         ("no_such_program_at_all", 127),
@@ -279,3 +282,27 @@ def test_a_nul_in_a_command_is_a_validation_error(api):
 def test_cleanup_of_all_sessions(api, session):
     api.shell.cleanup_all_sessions()
     assert api.shell.list_sessions().data.sessions == {}
+
+
+def test_an_interrupted_command_that_took_the_prompt_away_costs_no_session(api, session):
+    assert run(api, session, "mine=1; unset PROMPT_COMMAND; sleep 60", hard_timeout=0.5).status == "hard_timeout"
+    assert run(api, session, "echo $mine", hard_timeout=10).output == "1\n"
+
+
+def test_error_traps_fire_for_the_users_errors_only(api, session):
+    run(api, session, "trap 'echo caught' ERR")
+    assert run(api, session, "true").output == ""
+    assert run(api, session, "false; echo $?").output == "caught\n1\n"
+    failed = run(api, session, "f() { return 3; }; f")
+    assert (failed.output, failed.exit_code) == ("caught\n", 3)
+    assert run(api, session, "echo $?; trap -p ERR").output == "3\ntrap -- 'echo caught' ERR\n"
+    run(api, session, "trap - ERR")
+    assert run(api, session, "false").output == ""
+
+
+def test_debug_traps_see_the_users_commands_only(api, session):
+    run(api, session, "trap 'echo \"<$BASH_COMMAND>\"' DEBUG")
+    assert run(api, session, "true; false").output == "<true>\n<false>\n"
+    assert run(api, session, "echo $?").output == "<echo $?>\n1\n"
+    assert run(api, session, "trap - DEBUG").output == "<trap - DEBUG>\n"
+    assert run(api, session, "echo x").output == "x\n"

@@ -69,10 +69,18 @@ def test_ports_are_seen_from_outside(http, port):
     assert http.get("/proxy/99999/").status_code == 400
 
 
-def test_websockets_pass_through(base_url):
+def test_websockets_pass_through(base_url, agent_port):
     """The agent's own terminal, seen through its own port preview."""
-    port = base_url.rsplit(":", 1)[1]
-    with connect(base_url.replace("http", "ws", 1) + f"/proxy/{port}/v1/shell/ws") as socket:
+    with connect(base_url.replace("http", "ws", 1) + f"/proxy/{agent_port}/v1/shell/ws") as socket:
         assert json.loads(socket.recv(timeout=10))["type"] == "session_id"
         socket.send(json.dumps({"type": "input", "data": "echo b$((1+1))\n"}))
         receive_until(socket, "b2")
+
+
+def test_a_header_or_a_name_sends_the_whole_request_to_a_port(http, port):
+    answer = http.get("/v1/sandbox?q=1", headers={"x-aio-proxy-port": port, "x-mine": "yes"})
+    assert (answer.status_code, answer.text) == (201, "GET /v1/sandbox?q=1  yes")
+    assert http.post("/a/b", content=b"body", headers={"host": f"{port}-localhost"}).text == "POST /a/b body None"
+    for wrong in ("http", "0", "-1", "+80", "99999", ""):
+        assert http.get("/", headers={"x-aio-proxy-port": wrong}).status_code == 400
+    assert http.get("/", headers={"host": f"{port}-evil.example.com"}).status_code == 403

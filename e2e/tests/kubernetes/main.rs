@@ -2,7 +2,8 @@
 //!
 //! Tests in [`together`] run at the same time, those in [`alone`] one after the other, because they load
 //! the whole machine or break the cluster for everybody. Those in [`alone::own_cluster`] break it on
-//! purpose and are run on the project's own cluster only.
+//! purpose and are run on the project's own cluster only. Those in [`real`] have real sandboxes in place of
+//! the test sandbox, and a stage of their own.
 
 #![allow(
     clippy::expect_used,
@@ -11,5 +12,6 @@
 )]
 
 mod alone;
+mod real;
 mod support;
 mod together;

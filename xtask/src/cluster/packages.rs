@@ -1,6 +1,6 @@
-//! The Debian packages that a cluster needs, installed where we may and named where we may not.
+//! The Debian packages that the test cluster and the tests need, installed where we may and named where we may not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -61,6 +61,28 @@ pub fn ensure_go() -> Result<()> {
     Ok(())
 }
 
+/// Installs Python where it is missing, with what makes virtual environments: Debian has that in a package
+/// of its own. Says which Python it is, in words that stay the same while it does.
+///
+/// # Errors
+/// As [`ensure_for_cluster`], and when the Python that is there makes no virtual environments.
+pub fn ensure_python() -> Result<PathBuf> {
+    ensure([("python3", "python3")].into_iter())?;
+    let python = run::find_program("python3").context("python3 was installed and is not found in PATH")?;
+    // A version manager's python3 is a script; the interpreter itself is what it runs.
+    let itself = "import sys; print(sys.executable)";
+    let python = PathBuf::from(run::output(run::command(&[&python]).args(["-c", itself]))?.trim_end());
+    let makes_environments = || run::output(run::command(&[&python]).args(["-c", "import ensurepip, venv"]));
+    if makes_environments().is_err() {
+        // For Debian's own Python this helps; for another the message below is about that one.
+        install_missing(&["python3-venv"])?;
+        makes_environments().with_context(|| {
+            format!("{} cannot make a virtual environment; put one first in PATH that can", python.display())
+        })?;
+    }
+    Ok(python)
+}
+
 fn go_release(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.strip_prefix("go")?.split('.');
     let major = numbers.next()?.parse().ok()?;
@@ -73,9 +95,10 @@ fn ensure(needs: impl Iterator<Item = Need>) -> Result<()> {
     let mut packages: Vec<&str> =
         needs.filter(|(proof, _)| !is_there(proof)).map(|(_, package)| package).collect();
     packages.dedup();
-    if packages.is_empty() {
-        return Ok(());
-    }
+    if packages.is_empty() { Ok(()) } else { install_missing(&packages) }
+}
+
+fn install_missing(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if !rustix::process::geteuid().is_root() {
         bail!("these packages are missing: {list}; as root: apt-get install --no-install-recommends {list}");
@@ -84,7 +107,7 @@ fn ensure(needs: impl Iterator<Item = Need>) -> Result<()> {
         format!("these packages are missing: {list}; there is no apt-get here, install them with your package manager")
     })?;
     let step = Step::start(&format!("installing {list}"));
-    install(&apt, &packages).with_context(|| format!("cannot install {list}"))?;
+    install(&apt, packages).with_context(|| format!("cannot install {list}"))?;
     step.done();
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! An OCI archive: a tar of an OCI image layout (the specification's `image-layout.md`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -11,6 +11,32 @@ use super::layer::Layer;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// A layer of an image: made here, or an uncompressed tar that lies ready.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// Made from files.
+    Made(Layer),
+    /// A file.
+    Ready(PathBuf),
+}
+
+impl From<Layer> for Source {
+    fn from(layer: Layer) -> Self {
+        Self::Made(layer)
+    }
+}
+
+impl Source {
+    fn to_tar(&self) -> Result<Vec<u8>> {
+        match self {
+            Self::Made(layer) => layer.to_tar(),
+            Self::Ready(path) => {
+                std::fs::read(path).with_context(|| format!("cannot read the layer {}", path.display()))
+            }
+        }
+    }
+}
 
 /// An image to be written.
 #[derive(Debug, Clone)]
@@ -23,10 +49,12 @@ pub struct Image {
     pub env: Vec<String>,
     /// TCP ports as documentation for people; nothing is opened by them.
     pub ports: Vec<u16>,
+    /// Whom it runs as, `uid:gid`; empty for root.
+    pub user: String,
     /// The directory the program starts in.
     pub working_directory: String,
     /// From the lowest to the highest.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<Source>,
 }
 
 impl Image {
@@ -75,15 +103,19 @@ impl Image {
     fn config(&self, diff_ids: &[String]) -> Value {
         let ports: serde_json::Map<String, Value> =
             self.ports.iter().map(|port| (format!("{port}/tcp"), json!({}))).collect();
+        let mut config = json!({
+            "Entrypoint": self.entrypoint,
+            "Env": self.env,
+            "ExposedPorts": ports,
+            "WorkingDir": self.working_directory,
+        });
+        if !self.user.is_empty() {
+            config["User"] = json!(self.user);
+        }
         json!({
             "architecture": architecture(),
             "os": "linux",
-            "config": {
-                "Entrypoint": self.entrypoint,
-                "Env": self.env,
-                "ExposedPorts": ports,
-                "WorkingDir": self.working_directory,
-            },
+            "config": config,
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         })
     }
@@ -162,8 +194,9 @@ mod tests {
             entrypoint: vec!["/x".into()],
             env: vec![],
             ports: vec![8080],
+            user: String::new(),
             working_directory: "/".into(),
-            layers: vec![Layer::new().file("/x", 0o755, b"program".as_slice())],
+            layers: vec![Layer::new().file("/x", 0o755, b"program".as_slice()).into()],
         }
     }
 

@@ -3,18 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 
 use super::archive::Image;
 use super::layer::Layer;
 use crate::{paths, run};
 
 /// Which image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The test sandbox: answers `GET /v1/sandbox` and shows what it sees
+    /// The test sandbox: answers `GET /v1/sandbox` and shows what it sees.
     Testbox,
-    /// The program that holds a Pod's namespaces open
+    /// The program that holds a Pod's namespaces open.
     Pause,
 }
 
@@ -99,8 +98,9 @@ impl Programs {
             entrypoint: vec![path],
             env: vec!["PATH=/".to_owned()],
             ports,
+            user: String::new(),
             working_directory: "/".to_owned(),
-            layers: vec![layer],
+            layers: vec![layer.into()],
         })
     }
 }

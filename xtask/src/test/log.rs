@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -42,11 +42,18 @@ impl Log {
         writeln!(self.file, "{line}").with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// Runs a program to its end, or until its time is up: then it is ended with all that it started.
-    pub(super) fn run(&mut self, mut command: Command, limit: Duration) -> Result<()> {
-        let program = command.get_program().to_string_lossy().into_owned();
-        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-        let line = format!("{program} {}", words.join(" "));
+    /// Runs a program to its end, which has to be a success, or until its time is up: then it is ended with
+    /// all that it started.
+    pub(super) fn run(&mut self, command: Command, limit: Duration) -> Result<()> {
+        let line = line_of(&command);
+        let status = self.run_for_status(command, limit)?;
+        ensure!(status.success(), "`{line}` failed with {status}");
+        Ok(())
+    }
+
+    /// As [`Self::run`], for a program whose status says more.
+    pub(super) fn run_for_status(&mut self, mut command: Command, limit: Duration) -> Result<ExitStatus> {
+        let line = line_of(&command);
         self.say(&format!("$ {line}"))?;
         let copy = || self.file.try_clone().context("cannot duplicate a descriptor");
         // A group of its own, so that it can be ended with its children.
@@ -57,14 +64,19 @@ impl Log {
             Ok(status.ok_or_else(|| "it runs".to_owned()))
         })?;
         match ended {
-            Outcome::Ready(status) => ensure!(status.success(), "`{line}` failed with {status}"),
+            Outcome::Ready(status) => Ok(status),
             Outcome::TimedOut(_) => {
                 end_group(&mut child)?;
                 bail!("`{line}` did not end within {} s", limit.as_secs())
             }
         }
-        Ok(())
     }
+}
+
+fn line_of(command: &Command) -> String {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+    format!("{program} {}", words.join(" "))
 }
 
 fn end_group(child: &mut Child) -> Result<()> {

@@ -6,7 +6,10 @@
 mod cluster_tests;
 mod counts;
 mod deny;
+mod embedded_tests;
 mod log;
+mod real_tests;
+mod sdk;
 mod stages;
 
 use std::io::IsTerminal as _;
@@ -28,11 +31,12 @@ const SHOWN: usize = 80;
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Args)]
 pub struct Test {
-    /// Leave out what takes minutes: the cluster, the static builds, the dependency check
+    /// Leave out what takes minutes or needs more than Rust: the cluster, the static builds, the dependency
+    /// check, the SDK
     #[arg(long)]
     fast: bool,
     /// Run the cluster's tests on the cluster of $KUBECONFIG instead of one of our own.
-    /// Its nodes need the image stockade.local/testbox:dev (`cargo xtask image testbox`), and have to see
+    /// Its nodes need the images stockade.local/{testbox,sandbox,debian,agent}:dev (`cargo xtask image`), and have to see
     /// STOCKADE_E2E_HOST_DIR at the same path as this machine; STOCKADE_E2E_NODE_HOST is where NodePorts
     /// answer [default: a node's internal address]
     #[arg(long, conflicts_with = "fast")]
@@ -40,7 +44,7 @@ pub struct Test {
     /// Only these stages
     #[arg(long, value_enum, value_name = "STAGE", conflicts_with = "fast")]
     only: Vec<Stage>,
-    /// Only those of the cluster's tests whose names contain this
+    /// Only those of the cluster's and the SDK's tests whose names contain this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
 }
@@ -51,6 +55,8 @@ pub(crate) struct Run {
     existing: bool,
     filter: Option<String>,
     in_ci: bool,
+    /// One of its stages builds what is delivered for this machine.
+    builds_static: bool,
 }
 
 /// Runs the stages, says how each went, and closes with the sum.
@@ -62,7 +68,6 @@ pub fn run(arguments: &Test) -> Result<()> {
     let partial =
         arguments.fast || arguments.existing || !arguments.only.is_empty() || arguments.filter.is_some();
     ensure!(!(in_ci && partial), "CI=true: nothing may be left out; unset CI for a part of the tests");
-    let run = Run { existing: arguments.existing, filter: arguments.filter.clone(), in_ci };
     let chosen = Stage::all().filter(|stage| {
         if arguments.only.is_empty() {
             !arguments.fast || stage.is_fast()
@@ -70,6 +75,13 @@ pub fn run(arguments: &Test) -> Result<()> {
             arguments.only.contains(stage)
         }
     });
+    let chosen: Vec<Stage> = chosen.collect();
+    let run = Run {
+        existing: arguments.existing,
+        filter: arguments.filter.clone(),
+        in_ci,
+        builds_static: chosen.iter().any(|stage| stage.is_static_here()),
+    };
     let started = Instant::now();
     let mut sum = Counts::default();
     let mut failed = Vec::new();

@@ -1,17 +1,22 @@
 //! The stages, in their order.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use serde_json::Value;
 
 use super::log::Log;
-use super::{Run, cluster_tests, deny};
+use super::{Run, cluster_tests, deny, embedded_tests, real_tests, sdk};
 use crate::cargo::Cargo;
-use crate::dist;
+use crate::dist::{self, Program};
+use crate::run;
 
 /// The longest that cargo may take to build everything from nothing, on two cores that others use too.
 pub(super) const BUILD: Duration = Duration::from_secs(40 * 60);
+/// Without these `cargo test --workspace` leaves the tests out that need a cluster, or fill the machine.
+const FEATURES: &str = "stockade-e2e/kubernetes,stockade-e2e/embedded";
 const QUICK: Duration = Duration::from_secs(60);
 
 /// A check of one kind.
@@ -25,12 +30,18 @@ pub(super) enum Stage {
     Tests,
     /// cargo-deny: licenses, sources and bans of all dependencies
     Dependencies,
-    /// The delivered static program for `x86_64`
+    /// The delivered static programs for `x86_64`
     StaticX86,
-    /// The delivered static program for arm64
+    /// The delivered static programs for arm64
     StaticArm64,
+    /// The sandbox agent as a plain process, driven by the public SDK
+    Sdk,
+    /// Sandboxes of this machine, attacked from inside, as root and as an ordinary user; then the SDK in them
+    Embedded,
     /// The server against a real cluster
     Cluster,
+    /// Real sandboxes in Pods: the SDK again, and the agent in images without it
+    SdkCluster,
 }
 
 impl Stage {
@@ -46,7 +57,10 @@ impl Stage {
             Self::Dependencies => "dependencies",
             Self::StaticX86 => "static-x86",
             Self::StaticArm64 => "static-arm64",
+            Self::Sdk => "sdk",
+            Self::Embedded => "embedded",
             Self::Cluster => "cluster",
+            Self::SdkCluster => "sdk-cluster",
         }
     }
 
@@ -67,7 +81,7 @@ impl Stage {
         match self {
             Self::Format => log.run(Cargo::new("fmt").args(["--all", "--check"]).into(), QUICK),
             Self::Lint => {
-                let everything = ["--workspace", "--all-targets", "--features", cluster_tests::FEATURE];
+                let everything = ["--workspace", "--all-targets", "--features", FEATURES];
                 let lint =
                     Cargo::new("clippy").args(everything).args(["--locked", "--", "--deny", "warnings"]);
                 log.run(lint.into(), BUILD)
@@ -77,18 +91,50 @@ impl Stage {
                 log.run(tests.into(), BUILD)
             }
             Self::Dependencies => deny::run(log),
-            Self::StaticX86 => build_static("x86_64", log),
-            Self::StaticArm64 => build_static("aarch64", log),
+            Self::StaticX86 => build_all_static("x86_64", log),
+            Self::StaticArm64 => build_all_static("aarch64", log),
+            Self::Sdk => sdk::run(run, log),
+            Self::Embedded => embedded_tests::run(run, log),
             Self::Cluster => cluster_tests::run(run, log),
+            Self::SdkCluster => real_tests::run(run, log),
+        }
+    }
+
+    /// The one that builds what is delivered for this machine.
+    pub(super) fn is_static_here(self) -> bool {
+        match self {
+            Self::StaticX86 => cfg!(target_arch = "x86_64"),
+            Self::StaticArm64 => cfg!(target_arch = "aarch64"),
+            _ => false,
         }
     }
 }
 
-/// Builds the server for an architecture and makes sure that it is static.
-pub(super) fn build_static(architecture: &str, log: &mut Log) -> Result<()> {
-    log.run(dist::build_command(architecture)?, BUILD).with_context(|| {
+/// Builds what is delivered for an architecture and makes sure that it is static.
+fn build_all_static(architecture: &str, log: &mut Log) -> Result<()> {
+    Program::ALL.into_iter().try_for_each(|program| build_static(program, architecture, log).map(drop))
+}
+
+/// Builds a program for an architecture, makes sure that it is static, and says where it is.
+pub(super) fn build_static(program: Program, architecture: &str, log: &mut Log) -> Result<PathBuf> {
+    log.run(dist::build_command(program, architecture)?, BUILD).with_context(|| {
         let target = dist::target(architecture);
         format!("if the target {target} is missing: `rustup target add {target}`")
     })?;
-    dist::check(architecture).map(drop)
+    dist::check(program, architecture)
+}
+
+/// Builds tests of `e2e` with the features of the whole workspace, so that `cargo test --workspace` and this
+/// share what they build.
+pub(super) fn build_tests(name: &str, log: &mut Log) -> Result<PathBuf> {
+    let selected = ["--workspace", "--locked", "--features", FEATURES, "--test", name, "--no-run"];
+    log.run(Cargo::new("test").args(selected).into(), BUILD)?;
+    let mut again = Cargo::new("test").args(selected).args(["--quiet", "--message-format", "json"]);
+    let messages = run::output(again.command())?;
+    let executable = messages.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_test = message["target"]["name"] == name && message["profile"]["test"] == true;
+        is_test.then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    executable.context("cargo does not say where the tests are")
 }

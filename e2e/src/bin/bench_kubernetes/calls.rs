@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use stockade_e2e::wait;
 
+use crate::bar::bar;
 use crate::floor;
 use crate::objects::{Objects, remove};
 use crate::process;
-use crate::rows::{Row, Rows, Times, bar};
+use crate::rows::{Row, Rows, Times};
 use crate::subject::{Caller, Subject};
 
 /// As many callers as the budget speaks of.

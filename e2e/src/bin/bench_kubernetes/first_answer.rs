@@ -6,8 +6,9 @@ use stockade_e2e::cluster::View;
 use stockade_e2e::testbox::Testbox;
 use stockade_e2e::wait;
 
+use crate::bar::bar;
 use crate::objects::{Objects, remove};
-use crate::rows::{Row, Rows, Times, bar};
+use crate::rows::{Row, Rows, Times};
 use crate::subject::Subject;
 
 /// Each takes a second or two, and as long again to end.

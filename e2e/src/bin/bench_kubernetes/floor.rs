@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use stockade_e2e::cluster::View;
 
+use crate::bar::bar;
 use crate::objects::{Objects, remove};
-use crate::rows::bar;
 
 /// Times of the two writes, one after the other.
 pub(crate) async fn two_writes(view: &View, objects: &Objects, count: usize) -> Vec<Duration> {

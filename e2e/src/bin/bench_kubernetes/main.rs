@@ -10,6 +10,7 @@
     reason = "a benchmark that cannot do its part ends, with a message; it is no server"
 )]
 
+mod bar;
 mod calls;
 mod first_answer;
 mod floor;

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 /// One line of the result.
@@ -83,13 +82,6 @@ impl Rows {
         let line = serde_json::to_string(row).expect("JSON");
         writeln!(std::io::stdout(), "{line}").expect("somebody reads");
     }
-}
-
-/// A bar on standard error while something is repeated; nothing when that is no terminal.
-pub(crate) fn bar(what: &str, count: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:30} {wide_bar} {pos}/{len}").expect("a template");
-    let bar = ProgressBar::new(u64::try_from(count).unwrap_or_default()).with_style(style);
-    bar.with_message(what.to_owned())
 }
 
 #[cfg(test)]

@@ -1,0 +1,10 @@
+//! A bar while something is repeated.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar on standard error while something is repeated; nothing when that is no terminal.
+pub(crate) fn bar(what: &str, count: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:30} {wide_bar} {pos}/{len}").expect("a template");
+    let bar = ProgressBar::new(u64::try_from(count).unwrap_or_default()).with_style(style);
+    bar.with_message(what.to_owned())
+}

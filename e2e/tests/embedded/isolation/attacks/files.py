@@ -1,0 +1,59 @@
+# The machine's files.
+canary = FACTS["canary"]
+found = subprocess.run(["find", "/", "(", "-path", "/proc", "-o", "-path", "/sys", ")", "-prune", "-o", "-name", f"*{canary}*", "-print"],
+                       capture_output=True, text=True).stdout
+holds(f"files of the machine are to be seen: {found}", found == "")
+for path in FACTS["paths"]:
+    refused(f"the machine's {path}", lambda: os.stat(path), errno.ENOENT, errno.EACCES, errno.ENOTDIR)
+for path in ["/etc/shadow", "/etc/gshadow", "/etc/shadow-", "/etc/sudoers", "/etc/ssl/private", "/var/lib/docker", "/var/lib/stockade",
+             "/run/docker.sock", "/var/run/docker.sock", "/run/systemd/private", "/run/dbus/system_bus_socket", "/root/.ssh", "/root/.bashrc"]:
+    refused(f"opening {path}", lambda: os.open(path, os.O_RDONLY))
+try:
+    keys = [name for name in os.listdir("/etc/ssh") if name.startswith("ssh_host") and not name.endswith(".pub")]
+except OSError:
+    keys = []
+for name in keys:
+    refused(f"opening {name}", lambda: os.open(f"/etc/ssh/{name}", os.O_RDONLY))
+for place in ["/root", "/home"]:
+    others = [name for name in (os.listdir(place) if os.access(place, os.R_OK) else []) if os.path.join(place, name) != os.environ["HOME"]]
+    holds(f"{place} has only what is the sandbox's: {others}", all(os.stat(os.path.join(place, name)).st_uid == os.getuid() for name in others))
+
+# What lies on the root, or beside it.
+for path in ["/..", "/../..", "/proc/self/root/..", "/proc/self/cwd/../../../../.."]:
+    holds(f"{path} shows {os.listdir(path)}", sorted(os.listdir(path)) == sorted(os.listdir("/")))
+
+# Writing to what is shared: it must fail or stay inside; the test looks outside for what was written.
+for directory in ["/usr/bin", "/usr/local/bin", "/usr/lib", "/etc", "/bin", "/opt", "/var/lib", "/", "/boot", "/dev/shm", "/tmp", "/run", "/var/tmp"]:
+    tried += 1
+    try:
+        with open(os.path.join(directory, FACTS["planted"]), "w") as file:
+            file.write("x")
+    except OSError:
+        pass
+for path in ["/usr/bin/env", "/etc/passwd", "/usr/lib/os-release", "/etc/hosts", "/etc/resolv.conf"]:
+    tried += 1
+    try:
+        with open(path, "a") as file:
+            file.write(FACTS["planted"])
+    except OSError:
+        pass
+
+# Programs that would change their user.
+with open("/proc/self/mountinfo") as file:
+    for line in file:
+        fields = line.split(" ")
+        writable = "rw" in fields[5].split(",") and "rw" in line.split(" - ")[1].split(" ")[2].split(",")
+        if writable and fields[4] not in ("/proc",):
+            holds(f"{fields[4]} is mounted nosuid", "nosuid" in fields[5].split(","))
+import shutil
+shutil.copy("/bin/bash", "/tmp/set-user")
+os.chmod("/tmp/set-user", 0o6755)
+user = subprocess.run(["/tmp/set-user", "-p", "-c", "id -u; id -ru"], capture_output=True, text=True).stdout.split()
+holds(f"a program that would change its user: {user}", set(user) == {str(os.getuid())})
+for program in [["su", "-c", "id -u"], ["sudo", "-n", "id", "-u"], ["mount", "--bind", "/", "/mnt"], ["newgrp", "root"], ["unshare", "-r", "id", "-u"], ["chroot", "/", "id"], ["nsenter", "-t", "1", "-a", "id"]]:
+    if shutil.which(program[0]):
+        done = subprocess.run(program, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        holds(f"{program}: {done}", done.returncode != 0 or done.stdout.strip() not in ("0", ""))
+os.link("/tmp/set-user", "/tmp/set-user-2")
+refused("a file's capabilities", lambda: os.setxattr("/tmp/set-user", "security.capability", struct.pack("<IIIII", 0x2000001, 0xffffffff, 0, 0xffffffff, 0)))
+refused("an attribute of the system's", lambda: os.setxattr("/tmp/set-user", "trusted.overlay.opaque", b"y"))

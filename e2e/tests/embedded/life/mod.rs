@@ -1,0 +1,6 @@
+//! The life of sandboxes, from outside: what callers are promised, and what a server that is killed leaves.
+
+mod asked;
+mod crashes;
+mod server;
+mod usual;
