@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::cargo::{self, Cargo};
 use crate::image::archive::sha256_hex;
 use crate::progress::{Step, answer};
-use crate::{cluster, elf, run};
+use crate::{cluster, elf, run, rust_target};
 
 /// What is needed to build for an architecture on a machine of another: files or programs that prove a
 /// Debian package, and the package. The C is ring's, which wants headers too.
@@ -66,10 +66,11 @@ pub fn target(architecture: &str) -> String {
     format!("{architecture}-unknown-linux-musl")
 }
 
-/// The command that builds a program for an architecture. Packages that it needs are installed first.
+/// The command that builds a program for an architecture. Packages and the Rust target that it needs are installed
+/// first.
 ///
 /// # Errors
-/// When a package is missing and cannot be installed.
+/// When something is missing and cannot be installed.
 pub fn build_command(program: Program, architecture: &str) -> Result<std::process::Command> {
     let needs = if architecture == std::env::consts::ARCH {
         &[("cc", "gcc"), ("/usr/include/stdint.h", "libc6-dev")]
@@ -78,32 +79,10 @@ pub fn build_command(program: Program, architecture: &str) -> Result<std::proces
     };
     cluster::packages::ensure_programs(needs)?;
     let target = target(architecture);
+    rust_target::ensure(&target)?;
     Ok(Cargo::new("build")
         .args(["--locked", "--profile", program.profile(), "--package", program.name(), "--target", &target])
         .into())
-}
-
-/// The command that builds the sandbox agent for this architecture, as small as it is delivered.
-///
-/// # Errors
-/// As [`build_command`].
-pub fn agent_build_command() -> Result<std::process::Command> {
-    cluster::packages::ensure_programs(&[("cc", "gcc"), ("/usr/include/stdint.h", "libc6-dev")])?;
-    let target = target(std::env::consts::ARCH);
-    let arguments = ["--locked", "--profile", "agent", "--package", "stockade-agent", "--target", &target];
-    Ok(Cargo::new("build").args(arguments).into())
-}
-
-/// Makes sure that the agent that was built is static, and says where it is.
-///
-/// # Errors
-/// When it is not, or cannot be read.
-pub fn check_agent() -> Result<PathBuf> {
-    let architecture = std::env::consts::ARCH;
-    let path = cargo::target_directory().join(target(architecture)).join("agent/stockade-agent");
-    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    elf::ensure_static(&bytes, architecture).with_context(|| format!("{} is not static", path.display()))?;
-    Ok(path)
 }
 
 /// Makes sure that what was built is static, and says where it is.
@@ -142,10 +121,8 @@ fn deliver(program: Program, architecture: &str, directory: &Path) -> Result<(St
     let name = format!("{}-linux-{architecture}", program.name());
     let step = Step::start(&name);
     let mut command = build_command(program, architecture)?;
-    run::output(&mut command).with_context(|| {
-        let target = target(architecture);
-        format!("{} does not build for {architecture}; `rustup target add {target}` may help", program.name())
-    })?;
+    run::output(&mut command)
+        .with_context(|| format!("{} does not build for {architecture}", program.name()))?;
     let bytes = std::fs::read(check(program, architecture)?)?;
     let delivered = directory.join(&name);
     std::fs::write(&delivered, &bytes).with_context(|| format!("cannot write {}", delivered.display()))?;

@@ -11,6 +11,7 @@ pub mod paths;
 pub mod progress;
 pub mod python;
 pub mod run;
+pub mod rust_target;
 pub mod test;
 pub mod tidy;
 pub mod wait;

@@ -38,7 +38,8 @@ pub(super) fn run(arguments: &Agent) -> Result<()> {
 
 fn build() -> Result<PathBuf> {
     let step = Step::start("static build of the agent");
-    run::output(&mut dist::agent_build_command()?)?;
+    let (program, architecture) = (dist::Program::Agent, std::env::consts::ARCH);
+    run::output(&mut dist::build_command(program, architecture)?)?;
     step.done();
-    dist::check_agent()
+    dist::check(program, architecture)
 }

@@ -71,8 +71,7 @@ impl Kind {
 
 fn agent() -> Result<Vec<u8>> {
     let architecture = std::env::consts::ARCH;
-    run::output(&mut dist::build_command(Program::Agent, architecture)?)
-        .with_context(|| format!("`rustup target add {}` may help", dist::target(architecture)))?;
+    run::output(&mut dist::build_command(Program::Agent, architecture)?)?;
     let path = dist::check(Program::Agent, architecture)?;
     std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::archive::Image;
 use super::layer::Layer;
-use crate::{paths, run};
+use crate::{dist, paths, run, rust_target};
 
 /// Which image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,8 @@ impl Programs {
     /// # Errors
     /// When cargo fails, for example because the musl target is not installed.
     pub fn build() -> Result<Self> {
-        let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+        let target = dist::target(std::env::consts::ARCH);
+        rust_target::ensure(&target)?;
         let repository = paths::repository();
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = run::command(&[cargo]);
@@ -60,9 +61,7 @@ impl Programs {
             "--target",
             &target,
         ]);
-        run::output(&mut command).with_context(|| {
-            format!("the test programs do not build; `rustup target add {target}` may help")
-        })?;
+        run::output(&mut command).context("the test programs do not build")?;
         let target_directory =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
         Ok(Self { directory: repository.join(target_directory).join(target).join("release") })

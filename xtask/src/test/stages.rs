@@ -117,10 +117,7 @@ fn build_all_static(architecture: &str, log: &mut Log) -> Result<()> {
 
 /// Builds a program for an architecture, makes sure that it is static, and says where it is.
 pub(super) fn build_static(program: Program, architecture: &str, log: &mut Log) -> Result<PathBuf> {
-    log.run(dist::build_command(program, architecture)?, BUILD).with_context(|| {
-        let target = dist::target(architecture);
-        format!("if the target {target} is missing: `rustup target add {target}`")
-    })?;
+    log.run(dist::build_command(program, architecture)?, BUILD)?;
     dist::check(program, architecture)
 }
 
