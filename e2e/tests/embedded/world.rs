@@ -103,12 +103,12 @@ impl World {
             }
         }
         let log = directory.path().join("server.log");
-        let ports = Ports::free();
+        let ports = Ports::free(40);
         let mut command = program(run_by);
         let file = std::fs::File::create(&log).unwrap();
         command.args(["up", "--listen", &format!("127.0.0.1:{}", ports.api)]).arg("--state-dir").arg(&state);
-        command.env("SANDBOX_PORT_RANGE", format!("{}-{}", ports.api + 1, ports.api + 40));
-        command.env("SANDBOX_MAX", "40").env("NODE_HOST", "127.0.0.1").stdin(Stdio::null());
+        ports.give(&mut command);
+        command.env("NODE_HOST", "127.0.0.1").stdin(Stdio::null());
         command.stdout(file.try_clone().unwrap()).stderr(file).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let url = format!("http://127.0.0.1:{}", ports.api);
@@ -194,19 +194,28 @@ fn open_to_all(path: &Path) {
     std::fs::set_permissions(path, mode).unwrap();
 }
 
-/// Ports of one server: its own, and forty after it for sandboxes.
+/// Ports of one server: its own, and as many after it as it may have sandboxes.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
     /// The server's own.
     pub(crate) api: u16,
+    /// How many sandboxes there may be.
+    pub(crate) sandboxes: u16,
 }
 
 impl Ports {
     /// Ports that nobody has now.
-    pub(crate) fn free() -> Self {
+    pub(crate) fn free(sandboxes: u16) -> Self {
         let start = u16::try_from(std::process::id() % 150).unwrap_or_default();
-        let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-        let starts = (0..150).map(|step| 20_000 + (start + step) % 150 * 50);
-        let api = starts.into_iter().find(|api| (*api..api + 41).all(|port| free(&port)));
-        Self { api: api.expect("41 free ports in a row from 20000 on") }
+        let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let mut starts = (0..150).map(|step| 20_000 + (start + step) % 150 * 50);
+        let api = starts.find(|api| (*api..=api + sandboxes).all(free));
+        Self { api: api.expect("free ports in a row from 20000 on"), sandboxes }
+    }
+
+    /// Tells the server of them.
+    pub(crate) fn give(self, command: &mut Command) {
+        command.env("SANDBOX_PORT_RANGE", format!("{}-{}", self.api + 1, self.api + self.sandboxes));
+        command.env("SANDBOX_MAX", self.sandboxes.to_string());
     }
 }

@@ -181,7 +181,8 @@ fn processes_beyond_the_limit_do_not_begin() {
     let limits = Limits { processes: Some(20), ..Limits::default() };
     let group = world.groups.create("one", &limits).unwrap();
     // A shell that cannot fork ends; so one that began forty is asked how far another came.
-    let script = "(i=0; while [ $i -lt 40 ]; do sleep 1000 & i=$((i+1)); done); echo over; wait; exec sleep 1000";
+    let script =
+        "(i=0; while [ $i -lt 40 ]; do sleep 1000 & i=$((i+1)); done); echo over; wait; exec sleep 1000";
     let mut child = run_in(&group.command_fds().unwrap(), script);
     assert!(speaks_within(&child, 10_000), "{:?}", group.processes());
     // Commands have three quarters of twenty: the two shells and thirteen, of which one shell has ended.

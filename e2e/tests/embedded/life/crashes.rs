@@ -8,6 +8,7 @@ use stockade_e2e::{http, wait};
 
 use super::server::with_server;
 use super::usual::kill;
+use crate::sandbox::Sandbox;
 
 #[test]
 fn sandboxes_and_their_addresses_outlive_the_server() {
@@ -23,6 +24,34 @@ fn sandboxes_and_their_addresses_outlive_the_server() {
         assert_eq!((found.sandbox_url, found.status.as_ref()), (made.sandbox_url, "Running"));
         assert_eq!(server.main_process("s1"), process, "the same processes");
         assert_eq!(http::get(&url).await.unwrap().status, 200);
+    });
+}
+
+#[test]
+fn after_the_machine_was_restarted_a_sandbox_starts_for_whoever_connects_with_its_files() {
+    with_server(async |server| {
+        let client = server.client();
+        let mut urls = Vec::new();
+        for id in ["s1", "s2"] {
+            let url = client.create(&CreateSandbox::new(id)).await.unwrap().sandbox_url.into_owned();
+            Sandbox::new(id.to_owned(), url.clone())
+                .sh("echo kept > ~/file; echo shared > /mnt/user-data/file")
+                .await;
+            urls.push(url);
+        }
+        server.reboot(&["s1", "s2"]).await;
+        let waiting = client.get("s1").await.unwrap().unwrap();
+        assert_eq!(
+            (&*waiting.sandbox_url, waiting.status.as_ref(), waiting.ready),
+            (&*urls[0], "Pending", false)
+        );
+        // One by a connection to its address, the other by a create.
+        let read = Sandbox::new("s1".to_owned(), urls[0].clone()).sh("cat ~/file /mnt/user-data/file").await;
+        assert_eq!(read.stdout, "kept\nshared\n");
+        let again = client.create_ready(&CreateSandbox::new("s2"), Duration::from_secs(20)).await.unwrap();
+        assert_eq!((&*again.sandbox_url, again.ready), (&*urls[1], true), "{again:?}");
+        let read = Sandbox::new("s2".to_owned(), urls[1].clone()).sh("cat ~/file").await;
+        assert_eq!(read.stdout, "kept\n");
     });
 }
 

@@ -2,5 +2,6 @@
 
 mod asked;
 mod crashes;
+mod many;
 mod server;
 mod usual;

@@ -20,7 +20,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub(super) struct Server {
     pub(super) state: PathBuf,
     pub(super) base: PathBuf,
-    port: u16,
+    ports: Ports,
+    boot_id: Option<PathBuf>,
     child: Child,
     log: PathBuf,
     _directory: tempfile::TempDir,
@@ -28,27 +29,31 @@ pub(super) struct Server {
 
 /// Runs a test with a server as root; when we are not, it says nothing about this machine and passes.
 pub(super) fn with_server(test: impl AsyncFnOnce(&mut Server)) {
+    with_server_of(40, test);
+}
+
+/// The same with a server that may have so many sandboxes.
+pub(super) fn with_server_of(sandboxes: u16, test: impl AsyncFnOnce(&mut Server)) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
     let _turn = crate::world::one_at_a_time();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut server = Server::start().await;
+        let mut server = Server::start(Ports::free(sandboxes)).await;
         tokio::time::timeout(LIMIT, test(&mut server)).await.expect("the test is done in time");
         server.down().await;
     });
 }
 
 impl Server {
-    async fn start() -> Self {
+    async fn start(ports: Ports) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (state, base) = (directory.path().join("state"), directory.path().join("base"));
         std::fs::create_dir(&base).unwrap();
         let log = directory.path().join("server.log");
-        let port = Ports::free().api;
-        let child = spawn(&state, &base, &log, port);
-        let mut server = Self { state, base, port, child, log, _directory: directory };
+        let child = spawn(program(RunBy::Root), &state, &base, &log, ports);
+        let mut server = Self { state, base, ports, boot_id: None, child, log, _directory: directory };
         server.wait_ready().await;
         server
     }
@@ -60,12 +65,26 @@ impl Server {
 
     /// Starts another on the same state directory.
     pub(super) async fn start_again(&mut self) {
-        self.child = spawn(&self.state, &self.base, &self.log, self.port);
+        let program = self.boot_id.as_deref().map_or_else(|| program(RunBy::Root), after_a_boot);
+        self.child = spawn(program, &self.state, &self.base, &self.log, self.ports);
         self.wait_ready().await;
     }
 
+    /// What a machine does that loses its power and starts again: no process of ours is left, the files are, and the
+    /// kernel says that it is another start.
+    pub(super) async fn reboot(&mut self, sandboxes: &[&str]) {
+        let processes: Vec<i32> = sandboxes.iter().map(|id| self.main_process(id)).collect();
+        let helpers = ["stockade-relay", "stockade-launcher"].map(|name| self.helpers(name));
+        self.kill().await;
+        processes.into_iter().chain(helpers.into_iter().flatten()).for_each(super::usual::kill);
+        let path = self.log.with_file_name("boot_id");
+        std::fs::write(&path, "11111111-2222-3333-4444-555555555555\n").unwrap();
+        self.boot_id = Some(path);
+        self.start_again().await;
+    }
+
     async fn wait_ready(&mut self) {
-        let url = format!("http://127.0.0.1:{}/readyz", self.port);
+        let url = format!("http://127.0.0.1:{}/readyz", self.ports.api);
         let (child, log) = (&mut self.child, &self.log);
         wait::until("the server is ready", READY, async || {
             if let Some(status) = child.try_wait().unwrap() {
@@ -79,7 +98,7 @@ impl Server {
 
     pub(super) fn client(&self) -> Client {
         let key = std::fs::read_to_string(self.state.join("api-key")).unwrap();
-        let url = format!("http://127.0.0.1:{}", self.port);
+        let url = format!("http://127.0.0.1:{}", self.ports.api);
         Client::new(&url, Some(&SecretString::from(key.trim().to_owned()))).unwrap()
     }
 
@@ -148,20 +167,28 @@ impl Server {
     }
 }
 
-fn spawn(state: &Path, base: &Path, log: &Path, port: u16) -> Child {
+fn spawn(mut command: Command, state: &Path, base: &Path, log: &Path, ports: Ports) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-    let mut command: Command = program(RunBy::Root);
     command
-        .args(["up", "--listen", &format!("127.0.0.1:{port}"), "--state-dir"])
+        .args(["up", "--listen", &format!("127.0.0.1:{}", ports.api), "--state-dir"])
         .arg(state)
-        .env("SANDBOX_PORT_RANGE", format!("{}-{}", port + 1, port + 40))
-        .env("SANDBOX_MAX", "40")
         .env("DEER_FLOW_HOST_BASE_DIR", base)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .kill_on_drop(true);
+    ports.give(&mut command);
     command.spawn().unwrap()
+}
+
+/// The program where the kernel tells of another start than it really had.
+fn after_a_boot(boot_id: &Path) -> Command {
+    let real = program(RunBy::Root);
+    let mut command = Command::new("unshare");
+    let script = "mount --bind \"$1\" /proc/sys/kernel/random/boot_id && shift && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(boot_id).arg(real.as_std().get_program());
+    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    command
 }
 
 fn names(directory: &Path) -> Vec<String> {
