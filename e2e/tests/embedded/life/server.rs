@@ -21,7 +21,6 @@ pub(super) struct Server {
     pub(super) state: PathBuf,
     pub(super) base: PathBuf,
     ports: Ports,
-    boot_id: Option<PathBuf>,
     child: Child,
     log: PathBuf,
     _directory: tempfile::TempDir,
@@ -52,8 +51,8 @@ impl Server {
         let (state, base) = (directory.path().join("state"), directory.path().join("base"));
         std::fs::create_dir(&base).unwrap();
         let log = directory.path().join("server.log");
-        let child = spawn(program(RunBy::Root), &state, &base, &log, ports);
-        let mut server = Self { state, base, ports, boot_id: None, child, log, _directory: directory };
+        let child = spawn(&state, &base, &log, ports);
+        let mut server = Self { state, base, ports, child, log, _directory: directory };
         server.wait_ready().await;
         server
     }
@@ -65,21 +64,22 @@ impl Server {
 
     /// Starts another on the same state directory.
     pub(super) async fn start_again(&mut self) {
-        let program = self.boot_id.as_deref().map_or_else(|| program(RunBy::Root), after_a_boot);
-        self.child = spawn(program, &self.state, &self.base, &self.log, self.ports);
+        self.child = spawn(&self.state, &self.base, &self.log, self.ports);
         self.wait_ready().await;
     }
 
-    /// What a machine does that loses its power and starts again: no process of ours is left, the files are, and the
-    /// kernel says that it is another start.
+    /// What a machine does that loses its power and starts again: no process of ours is left, the files are, and
+    /// they tell of an earlier start of the kernel.
     pub(super) async fn reboot(&mut self, sandboxes: &[&str]) {
         let processes: Vec<i32> = sandboxes.iter().map(|id| self.main_process(id)).collect();
         let helpers = ["stockade-relay", "stockade-launcher"].map(|name| self.helpers(name));
         self.kill().await;
         processes.into_iter().chain(helpers.into_iter().flatten()).for_each(super::usual::kill);
-        let path = self.log.with_file_name("boot_id");
-        std::fs::write(&path, "11111111-2222-3333-4444-555555555555\n").unwrap();
-        self.boot_id = Some(path);
+        for id in sandboxes {
+            let mut record = self.record(id);
+            record["life"]["process"]["boot_id"] = "11111111-2222-3333-4444-555555555555".into();
+            std::fs::write(self.record_path(id), record.to_string()).unwrap();
+        }
         self.start_again().await;
     }
 
@@ -118,9 +118,15 @@ impl Server {
 
     /// The main process of a sandbox, as it was written down.
     pub(super) fn main_process(&self, id: &str) -> i32 {
-        let path = self.state.join("sandboxes").join(id).join("record.json");
-        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        i32::try_from(record["life"]["process"]["pid"].as_i64().unwrap()).unwrap()
+        i32::try_from(self.record(id)["life"]["process"]["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    fn record(&self, id: &str) -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(self.record_path(id)).unwrap()).unwrap()
+    }
+
+    fn record_path(&self, id: &str) -> PathBuf {
+        self.state.join("sandboxes").join(id).join("record.json")
     }
 
     /// What is left of sandboxes on this machine: directories, groups, processes.
@@ -167,8 +173,9 @@ impl Server {
     }
 }
 
-fn spawn(mut command: Command, state: &Path, base: &Path, log: &Path, ports: Ports) -> Child {
+fn spawn(state: &Path, base: &Path, log: &Path, ports: Ports) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+    let mut command: Command = program(RunBy::Root);
     command
         .args(["up", "--listen", &format!("127.0.0.1:{}", ports.api), "--state-dir"])
         .arg(state)
@@ -179,16 +186,6 @@ fn spawn(mut command: Command, state: &Path, base: &Path, log: &Path, ports: Por
         .kill_on_drop(true);
     ports.give(&mut command);
     command.spawn().unwrap()
-}
-
-/// The program where the kernel tells of another start than it really had.
-fn after_a_boot(boot_id: &Path) -> Command {
-    let real = program(RunBy::Root);
-    let mut command = Command::new("unshare");
-    let script = "mount --bind \"$1\" /proc/sys/kernel/random/boot_id && shift && exec \"$@\"";
-    command.args(["--mount", "sh", "-c", script, "sh"]).arg(boot_id).arg(real.as_std().get_program());
-    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    command
 }
 
 fn names(directory: &Path) -> Vec<String> {
