@@ -27,6 +27,7 @@ pub(crate) fn all(app: App) -> Router {
         .merge(mcp::router())
         .merge(preview::router())
         .merge(shell::websocket::router())
+        .merge(shell::page::router())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)

@@ -26,7 +26,7 @@ use tower::ServiceExt;
 use crate::app::App;
 use crate::http::leftover::Leftover;
 use crate::http::{ApiError, guard};
-use crate::preview;
+use crate::{auth, preview};
 
 const HEALTH: &str = "/v1/sandbox";
 const HEALTH_START: &[u8] = b"GET /v1/sandbox";
@@ -124,16 +124,13 @@ impl Front {
     async fn answer(self, request: Request<Incoming>, elsewhere: Option<Handle>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let (body, leftover) = Leftover::of(body);
-        let admitted = guard::check(self.app.hosts(), &parts.uri, &parts.headers)
-            .and_then(|()| self.app.gate().admit(&parts.method, &parts.uri, &parts.headers));
-        if let Err(refused) = admitted {
-            drop(body);
-            leftover.discard().await;
-            return refused.into_response();
-        }
-        let port = match preview::port_of(self.app.hosts(), &parts.uri, &parts.headers) {
+        let port = match self.admit(&parts) {
             Ok(port) => port,
-            Err(wrong) => return wrong.into_response(),
+            Err(refused) => {
+                drop(body);
+                leftover.discard().await;
+                return refused.into_response();
+            }
         };
         let health = port.is_none() && parts.method == Method::GET && parts.uri.path() == HEALTH;
         let dispatched = dispatch(self.app, self.routes, port, Request::from_parts(parts, body));
@@ -146,6 +143,19 @@ impl Front {
         };
         leftover.discard().await;
         response
+    }
+
+    /// Whether the request may pass, and the port of another program that it is for.
+    fn admit(&self, request: &http::request::Parts) -> Result<Option<u16>, ApiError> {
+        let (hosts, uri, headers) = (self.app.hosts(), &request.uri, &request.headers);
+        guard::check(hosts, uri, headers)?;
+        let port = preview::port_of(hosts, uri, headers)?;
+        // What is open without a token is ours: the same path of another program is not.
+        let open = port.is_none() && auth::is_open(&request.method, uri.path());
+        if !open {
+            self.app.gate().admit(uri, headers)?;
+        }
+        Ok(port)
     }
 
     async fn refuse(self, stream: TcpStream) {

@@ -57,6 +57,13 @@ fn every_route_wants_a_token_but_the_probe() {
     let probe = ask(&agent, "GET /v1/sandbox", "").json();
     assert_eq!(probe["success"], true);
     assert_eq!(probe["detail"]["system"]["occupied_ports"], json!([]));
+    for path in ["/v1/sandbox", "/terminal", "/static/sandbox/xterm@5.5.0/xterm.js"] {
+        let line = format!("GET {path}");
+        assert_eq!(ask(&agent, &line, "").status, 200, "{path}");
+        // The same path of another program is not ours to give away.
+        let other = ask(&agent, &line, "x-aio-proxy-port: 1\r\n");
+        assert_eq!(other.status, 401, "{path} of another port");
+    }
     let told = ask(&agent, "GET /v1/sandbox", &bearer(60)).json();
     assert_ne!(told["detail"]["system"]["occupied_ports"], json!([]));
 }

@@ -55,6 +55,28 @@ fn sessions_work_whatever_numbers_descriptors_have() {
     assert!(agent.descriptors() > 220);
 }
 
+/// Each has a session of its own, of which only sixteen are kept once they are idle.
+#[test]
+fn many_callers_at_once_that_name_no_session_all_get_their_output() {
+    const CALLERS: usize = 100;
+    let agent = Agent::start();
+    let begun = std::sync::Barrier::new(CALLERS);
+    std::thread::scope(|scope| {
+        let call = |number: usize| {
+            let (agent, begun) = (&agent, &begun);
+            scope.spawn(move || {
+                let mut client = agent.client();
+                begun.wait();
+                let body = json!({ "command": format!("echo {number}; sleep 0.2; echo {number}") });
+                let answer = client.post("/v1/shell/exec", &body);
+                assert_eq!(answer.data()["output"], format!("{number}\n{number}\n"), "{}", answer.json());
+            })
+        };
+        let callers: Vec<_> = (0..CALLERS).map(call).collect();
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+    });
+}
+
 #[test]
 fn orphans_are_reaped() {
     let agent = Agent::start();

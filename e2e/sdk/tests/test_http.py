@@ -1,5 +1,7 @@
 """What the SDK cannot ask: malformed requests, foreign pages, unknown routes."""
 
+import re
+
 import pytest
 
 
@@ -41,6 +43,34 @@ def test_malformed_bodies_are_422_with_a_list(http, body):
     assert answer.status_code == 422
     detail = answer.json()["detail"]
     assert isinstance(detail, list) and {"loc", "msg", "type"} <= set(detail[0])
+
+
+def test_a_wrong_field_is_named(http):
+    answer = http.post("/v1/shell/exec", json={"command": "x", "hard_timeout": "soon"})
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"] == ["body", "hard_timeout"]
+    answer = http.get("/v1/file/download")
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"] == ["query"]
+    assert "path" in answer.json()["message"]
+
+
+JUNK = [b"{", b"[]", b"null", b"3", b'{"a": 1}', b'["/etc/hosts", null, null]', b"\xff\xfe\x00", b'{"path": {}}', b'{"id": ["x"]}', b'{"file": 1e400}']
+
+
+def test_junk_on_every_route_is_the_callers_mistake(http):
+    """No route answers junk with a server error, with something else than the envelope, or not at all."""
+    described = http.get("/v1/openapi.json").json()["paths"]
+    calls = [(method, path) for path, methods in described.items() for method in methods]
+    assert len(calls) > 60
+    for method, path in calls:
+        if (method, path) in {("delete", "/v1/shell/sessions"), ("delete", "/v1/jupyter/sessions"), ("delete", "/v1/skills")}:
+            continue  # they take nothing that could be wrong, and end what other tests use
+        path = re.sub(r"\{\w+\}", "no-such-thing", path)
+        for junk in JUNK if method in ("post", "put", "patch") else [b""]:
+            answer = http.request(method, path, content=junk, headers={"content-type": "application/json"})
+            assert answer.status_code < 500, (method, path, junk, answer.text)
+            if answer.status_code >= 400:
+                assert answer.json()["success"] is False and answer.json()["message"], (method, path, junk, answer.text)
+    assert http.get("/v1/sandbox").status_code == 200
 
 
 def test_an_empty_body_is_no_arguments(http):

@@ -227,6 +227,17 @@ def test_64_sessions_at_once_keep_their_output_apart(base_url):
         api.shell.cleanup_session(identity)
 
 
+def test_64_callers_at_once_that_name_no_session_all_get_their_output(base_url):
+    from agent_sandbox import Sandbox
+
+    def work(number):
+        data = Sandbox(base_url=base_url).shell.exec_command(command=f"echo {number}; sleep 0.2; echo {number}").data
+        assert (data.status, data.output) == ("completed", f"{number}\n{number}\n")
+
+    with concurrent.futures.ThreadPoolExecutor(64) as threads:
+        list(threads.map(work, range(64)))
+
+
 def test_exec_dir_and_strict(api, session):
     assert run(api, session, "pwd", exec_dir="/usr/bin").output.strip().endswith("bin")
     assert run(api, session, "echo ok", exec_dir="/no/such/dir").output == "ok\n"

@@ -1,6 +1,7 @@
 """The WebSocket terminal and the port preview, which the SDK reaches through URLs only."""
 
 import json
+import re
 import uuid
 
 import pytest
@@ -29,9 +30,14 @@ def test_terminal_over_a_websocket(base_url):
         receive_until(socket, "None", kind="exit")
 
 
-def test_the_terminal_page(http):
+def test_the_terminal_page_comes_with_all_it_needs(http):
     page = http.get("/terminal")
-    assert page.status_code == 200 and "v1/shell/ws" in page.text and "text/html" in page.headers["content-type"]
+    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(assets) == 2 and not any("//" in asset for asset in assets)
+    for asset, mark in zip(sorted(assets), (".xterm", "FitAddon"), strict=True):
+        answer = http.get(f"/{asset}")
+        assert answer.status_code == 200 and mark in answer.text, asset
 
 
 def test_a_foreign_page_gets_no_terminal(base_url):

@@ -38,12 +38,9 @@ impl Gate {
         self.key.is_some()
     }
 
-    /// Lets a request pass, or says what is missing. A ticket is used up by passing.
-    pub(crate) fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
-        if self.key.is_none() || is_open(method, uri.path()) {
-            return Ok(());
-        }
-        self.identify(uri, headers)
+    /// Lets a request pass that is not for [`is_open`], or says what is missing. A ticket is used up by passing.
+    pub(crate) fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+        if self.key.is_none() { Ok(()) } else { self.identify(uri, headers) }
     }
 
     /// Whether the request comes with a token (or nothing has to).
@@ -68,8 +65,9 @@ impl Gate {
 }
 
 /// What probes and pages need before they can have a token. `/v1/sandbox` says less without one.
-fn is_open(method: &Method, path: &str) -> bool {
-    matches!(*method, Method::GET | Method::HEAD) && matches!(path, "/v1/sandbox" | "/terminal")
+pub(crate) fn is_open(method: &Method, path: &str) -> bool {
+    let public = matches!(path, "/v1/sandbox" | "/terminal") || path.starts_with(crate::shell::page::ASSETS);
+    matches!(*method, Method::GET | Method::HEAD) && public
 }
 
 /// Whether there is a token, which then is a good one.
@@ -116,7 +114,8 @@ mod tests {
         for value in values {
             headers.append(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
-        gate.admit(method, &uri.parse().unwrap(), &headers).is_ok()
+        let uri = uri.parse::<Uri>().unwrap();
+        is_open(method, uri.path()) || gate.admit(&uri, &headers).is_ok()
     }
 
     #[test]
@@ -144,6 +143,8 @@ mod tests {
         let gate = gate();
         assert!(verdict(&gate, &Method::GET, "/v1/sandbox", &[]));
         assert!(verdict(&gate, &Method::GET, "/terminal?x", &[]));
+        assert!(verdict(&gate, &Method::GET, "/static/sandbox/xterm@5.5.0/xterm.js", &[]));
+        assert!(!verdict(&gate, &Method::GET, "/static/sandbox/other", &[]));
         for (method, uri) in [
             (Method::POST, "/v1/sandbox"),
             (Method::GET, "/v1/sandbox/hooks"),

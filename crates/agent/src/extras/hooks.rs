@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{delete, get};
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::bash::run_once;
-use crate::http::{ApiError, JsonBody, ok};
+use crate::http::{ApiError, JsonBody, QueryArguments, ok};
 use crate::seconds::Seconds;
 
 const MAX_HOOKS: usize = 64;
@@ -180,7 +180,7 @@ struct Filter {
     event: Option<String>,
 }
 
-async fn list(State(app): State<App>, Query(filter): Query<Filter>) -> Response {
+async fn list(State(app): State<App>, QueryArguments(filter): QueryArguments<Filter>) -> Response {
     let mut hooks = app.hooks().in_order();
     if let Some(event) = filter.event {
         hooks.retain(|hook| hook.event == event);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path as UrlPath, Query, Request, State};
+use axum::extract::{Path as UrlPath, Request, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use multer::SizeLimit;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::bash::run_once;
-use crate::http::{ApiError, form, ok};
+use crate::http::{ApiError, QueryArguments, form, ok};
 
 /// Bytes of an archive, which is held in memory while it arrives.
 const ARCHIVE_BYTES: u64 = 32 * 1024 * 1024;
@@ -174,7 +174,7 @@ struct Names {
     names: Option<String>,
 }
 
-async fn list(State(app): State<App>, Query(query): Query<Names>) -> Answer {
+async fn list(State(app): State<App>, QueryArguments(query): QueryArguments<Names>) -> Answer {
     let root = root(&app);
     let mut skills = app.pool().run(move || skills_below(&root)).await?;
     if let Some(names) = query.names.filter(|names| !names.is_empty()) {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::stream;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::paths::Target;
 use crate::app::App;
-use crate::http::ApiError;
+use crate::http::{ApiError, QueryArguments};
 
 /// Bytes read at once. Two of them exist for one download.
 const CHUNK: usize = 256 * 1024;
@@ -54,9 +54,9 @@ fn version(file: &File) -> std::io::Result<Version> {
 
 pub(crate) async fn download(
     State(app): State<App>,
-    query: Query<DownloadQuery>,
+    QueryArguments(query): QueryArguments<DownloadQuery>,
 ) -> Result<Response, ApiError> {
-    let Query(DownloadQuery { path, change_policy }) = query;
+    let DownloadQuery { path, change_policy } = query;
     let home = app.home();
     let opened = app.pool().run(move || {
         let target = Target::parse("download", &path, &home)?;

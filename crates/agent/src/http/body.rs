@@ -15,10 +15,12 @@ use crate::app::App;
 const BODY_DEADLINE: Duration = Duration::from_secs(120);
 const MIB: usize = 1024 * 1024;
 
-/// A JSON body of at most `LIMIT_MIB` MiB. An empty body is `{}`.
-pub(crate) struct JsonBody<T, const LIMIT_MIB: usize = 8>(pub(crate) T);
+/// A JSON body of at most `LIMIT_MIB` MiB: an object, and with `LIST` a list too. An empty body is `{}`.
+pub(crate) struct JsonBody<T, const LIMIT_MIB: usize = 8, const LIST: bool = false>(pub(crate) T);
 
-impl<T: DeserializeOwned, const LIMIT_MIB: usize> FromRequest<App> for JsonBody<T, LIMIT_MIB> {
+impl<T: DeserializeOwned, const LIMIT_MIB: usize, const LIST: bool> FromRequest<App>
+    for JsonBody<T, LIMIT_MIB, LIST>
+{
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
@@ -53,6 +55,11 @@ impl<T: DeserializeOwned, const LIMIT_MIB: usize> FromRequest<App> for JsonBody<
             }
         };
         require_json(&parts.headers, &bytes)?;
+        if !LIST && bytes.trim_ascii_start().starts_with(b"[") {
+            // It would be taken for the fields of a structure in their order.
+            let message = "body is a list, this route takes an object";
+            return Err(ApiError::unprocessable("", message, "type_error"));
+        }
         parse(&bytes).map(JsonBody)
     }
 }
@@ -89,17 +96,26 @@ fn not_json(found: &str) -> ApiError {
     )
 }
 
-/// Parses a JSON document, an empty one as `{}`.
+/// Parses a JSON document, an empty one as `{}`. An error names the field it is about.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let bytes: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|error| {
-        let message = error.to_string();
-        match quoted_after(&message, "missing field ") {
-            Some(field) => ApiError::unprocessable(field, format!("field {field} is required"), "missing"),
-            None if error.is_data() => ApiError::unprocessable("", message, "type_error"),
-            None => ApiError::unprocessable("", format!("body is not JSON: {message}"), "json_invalid"),
-        }
-    })
+    let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
+    let document = &mut serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut *document);
+    let parsed = parsed.map_err(|error| wrong(&error.path().to_string(), error.inner()))?;
+    document.end().map_err(|error| wrong("", &error))?;
+    Ok(parsed)
+}
+
+fn wrong(path: &str, error: &serde_json::Error) -> ApiError {
+    // The path of the document itself is a dot.
+    let path = if path == "." { "" } else { path };
+    let message = error.to_string();
+    match quoted_after(&message, "missing field ") {
+        Some(field) => ApiError::unprocessable(field, format!("field {field} is required"), "missing"),
+        None if error.is_data() && path.is_empty() => ApiError::unprocessable("", message, "type_error"),
+        None if error.is_data() => ApiError::unprocessable(path, format!("{path}: {message}"), "type_error"),
+        None => ApiError::unprocessable("", format!("body is not JSON: {message}"), "json_invalid"),
+    }
 }
 
 fn quoted_after<'a>(message: &'a str, prefix: &str) -> Option<&'a str> {
@@ -131,7 +147,9 @@ mod tests {
         }
         let error = parse::<Wanted>(b"").unwrap_err();
         assert_eq!(error.message(), "field command is required");
-        assert!(parse::<Wanted>(b"{\"command\": 3}").is_err());
         assert!(parse::<Wanted>(b"nonsense").is_err());
+        assert!(parse::<Wanted>(b"{\"command\": \"x\"} more").is_err());
+        let error = parse::<Wanted>(b"{\"command\": 3}").unwrap_err();
+        assert!(error.message().starts_with("command: invalid type: integer"), "{}", error.message());
     }
 }

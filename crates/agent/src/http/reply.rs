@@ -85,9 +85,17 @@ impl ApiError {
     }
 
     pub(crate) fn unprocessable(field: &str, message: impl Into<String>, kind: &str) -> Self {
-        let message = message.into();
-        let loc = if field.is_empty() { json!(["body"]) } else { json!(["body", field]) };
-        let detail = json!([{ "loc": loc, "msg": message, "type": kind }]);
+        let at = if field.is_empty() { json!(["body"]) } else { json!(["body", field]) };
+        Self::unprocessable_at(&at, message.into(), kind)
+    }
+
+    /// What stands behind the `?` of the address cannot be used.
+    pub(crate) fn invalid_query(message: impl Into<String>) -> Self {
+        Self::unprocessable_at(&json!(["query"]), message.into(), "value_error")
+    }
+
+    fn unprocessable_at(at: &Value, message: String, kind: &str) -> Self {
+        let detail = json!([{ "loc": at, "msg": message, "type": kind }]);
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, message);
         error.0.detail = Some(detail);
         error

@@ -112,7 +112,7 @@ async fn no_stream(method: Method) -> Response {
 async fn message(
     State(app): State<App>,
     headers: HeaderMap,
-    JsonBody(message): JsonBody<Value, 64>,
+    JsonBody(message): JsonBody<Value, 64, true>,
 ) -> Result<Response, ApiError> {
     check_version(&headers)?;
     Ok(match message {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::session::Session;
@@ -51,31 +52,58 @@ impl Shells {
     /// The session of that id as it is, or a new one with its bash started.
     pub(crate) async fn create(&self, new: NewSession) -> Result<Arc<Session>, ApiError> {
         let automatic = new.id.is_none();
-        let id = match new.id {
-            Some(id) => checked_id(id)?,
-            None => Uuid::new_v4().to_string(),
-        };
-        let mut evicted = Vec::new();
-        let (session, known) = {
+        let id = new.id.map_or_else(|| Ok(Uuid::new_v4().to_string()), checked_id)?;
+        let (session, evicted) = {
             let mut sessions = self.sessions.lock();
             if let Some(known) = sessions.get(&id) {
-                (Arc::clone(known), true)
-            } else {
-                evicted.extend(self.make_room(&mut sessions)?);
-                let session =
-                    Session::new(id.clone(), new.directory, new.no_change, automatic, &self.surroundings);
-                sessions.insert(id, Arc::clone(&session));
-                (session, false)
+                return Ok(Arc::clone(known));
             }
+            self.insert(
+                &mut sessions,
+                Session::new(id, new.directory, new.no_change, automatic, &self.surroundings),
+            )?
         };
-        for old in evicted {
+        self.start(&session, evicted).await?;
+        Ok(session)
+    }
+
+    /// A new session for a command whose caller named none, and the turn to run it. The turn is taken before anybody
+    /// can see the session: it is never idle before its first command, so that many such callers at once do not
+    /// evict each other.
+    pub(crate) async fn create_for_command(
+        &self,
+        directory: PathBuf,
+    ) -> Result<(Arc<Session>, OwnedSemaphorePermit), ApiError> {
+        let session = Session::new(Uuid::new_v4().to_string(), directory, None, true, &self.surroundings);
+        let turn = session.take_turn(None).await?;
+        let (session, evicted) = {
+            let mut sessions = self.sessions.lock();
+            self.insert(&mut sessions, session)?
+        };
+        self.start(&session, evicted).await?;
+        Ok((session, turn))
+    }
+
+    /// Puts a session in, and takes out the one that has to go for it.
+    fn insert(
+        &self,
+        sessions: &mut HashMap<String, Arc<Session>>,
+        session: Arc<Session>,
+    ) -> Result<(Arc<Session>, Option<Arc<Session>>), ApiError> {
+        let evicted = self.make_room(sessions)?;
+        sessions.insert(session.id.clone(), Arc::clone(&session));
+        Ok((session, evicted))
+    }
+
+    async fn start(&self, session: &Arc<Session>, evicted: Option<Arc<Session>>) -> Result<(), ApiError> {
+        if let Some(old) = evicted {
             tokio::spawn(async move { old.close().await });
         }
-        if !known && let Err(error) = session.ensure_terminal().await {
+        if let Err(error) = session.ensure_terminal().await {
             self.sessions.lock().remove(&session.id);
             return Err(error);
         }
-        Ok(session)
+        Ok(())
     }
 
     /// Takes out what has to go for one more session: the session unused for longest, those that nobody named first.

@@ -10,7 +10,6 @@ use axum::routing::post;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::registry::NewSession;
 use super::session::Session;
 use super::state::{ConsoleRecord, Ending, Execution, Order, Status, transcript};
 use crate::app::App;
@@ -75,20 +74,23 @@ async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) 
         )));
     }
     let named = request.id.filter(|id| !id.is_empty());
-    let (session, change_to) = match named {
-        Some(id) => (app.shells().get(&id)?, directory),
+    let began = Instant::now();
+    let (session, change_to, turn) = match named {
+        Some(id) => (app.shells().get(&id)?, directory, None),
         None => {
             let start = directory.unwrap_or_else(|| app.workspace());
-            let new = NewSession { id: None, directory: start, no_change: None };
-            (app.shells().create(new).await?, None)
+            let (session, turn) = app.shells().create_for_command(start).await?;
+            (session, None, Some(turn))
         }
     };
     let no_change = session.no_change(request.no_change_timeout.map(Seconds::duration));
     let timeout = request.timeout.map(Seconds::duration);
     let detached = request.async_mode == Some(true);
     let patience = (!detached).then(|| timeout.unwrap_or(no_change));
-    let began = Instant::now();
-    let turn = session.take_turn(patience).await?;
+    let turn = match turn {
+        Some(turn) => turn,
+        None => session.take_turn(patience).await?,
+    };
     let order = Order {
         command: request.command,
         no_change,

@@ -1,4 +1,4 @@
-//! `GET /v1/shell/ws`: a person's terminal over a WebSocket, and the page for it.
+//! `GET /v1/shell/ws`: a person's terminal over a WebSocket.
 //!
 //! Here everything a terminal does is wanted: echo, prompt, colours. So it is a bash of its own on
 //! a terminal of its own, without the framing of `exec`; it ends with the connection.
@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use rustix::process::Signal;
 use serde::Deserialize;
@@ -36,7 +37,6 @@ const MESSAGE_BYTES: usize = 256 * 1024;
 /// How long a client may take to accept one message.
 const SEND: Duration = Duration::from_secs(30);
 const WRITE: Duration = Duration::from_secs(5);
-const PAGE: &str = include_str!("terminal.html");
 
 /// Bounds how many there are.
 pub(crate) struct Terminals(Arc<Semaphore>);
@@ -48,14 +48,14 @@ impl Default for Terminals {
 }
 
 pub(crate) fn router() -> Router<App> {
-    Router::new().route("/v1/shell/ws", get(connect)).route("/terminal", get(page))
+    Router::new().route("/v1/shell/ws", get(connect))
 }
 
-async fn page() -> Html<&'static str> {
-    Html(PAGE)
-}
-
-async fn connect(State(app): State<App>, upgrade: WebSocketUpgrade) -> Result<Response, ApiError> {
+async fn connect(
+    State(app): State<App>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|rejection| ApiError::new(rejection.status(), rejection.body_text()))?;
     let slot = Arc::clone(&app.terminals().0).try_acquire_owned();
     let slot =
         slot.map_err(|_| ApiError::unavailable(format!("there are {MAX_TERMINALS} terminals already")))?;
