@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::addressing::Ends;
-use super::netlink::{Attributes, NetlinkError, Request, Socket, attributes, find};
+use super::netlink::{Attributes, NetlinkError, Request, Socket, WithAttributes, attributes, find};
 
 const CREATE: u16 = 0x400;
 const EXCLUSIVE: u16 = 0x200;

@@ -1,7 +1,7 @@
 //! What rules are made of: loads into registers, comparisons, verdicts. Numbers are those of
 //! `linux/netfilter/nf_tables.h`.
 
-use crate::network::netlink::Attributes;
+use crate::network::netlink::{Attributes, WithAttributes};
 
 /// The register that holds a rule's verdict.
 const VERDICT_REGISTER: u32 = 0;

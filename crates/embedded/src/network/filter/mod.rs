@@ -239,6 +239,7 @@ pub(crate) fn flush_ruleset() -> Result<(), NetlinkError> {
 /// A table of somebody else's that drops by default what passes through.
 #[cfg(test)]
 pub(crate) fn drop_forwarded(table: &str) -> Result<(), NetlinkError> {
+    use super::netlink::WithAttributes as _;
     let hook = wire::Hook { kind: "filter", number: FORWARD, priority: 0 };
     let chain = wire::new_chain(table, "FORWARD", Some(hook)).number_be(5, 0);
     commit(&mut Socket::netfilter()?, &[wire::new_table(table), chain])

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::expression::{DATA_VALUE, Rule};
-use crate::network::netlink::{Attributes, Request, attributes, find};
+use crate::network::netlink::{Attributes, Request, WithAttributes, attributes, find};
 
 const SUBSYSTEM: u16 = 10;
 /// Tables that see IPv4 and IPv6.

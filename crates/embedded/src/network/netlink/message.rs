@@ -31,39 +31,6 @@ impl Request {
         Self { bytes }
     }
 
-    /// Adds an attribute.
-    #[must_use]
-    pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        put(&mut self.bytes, kind, value);
-        self
-    }
-
-    /// Adds a number in the machine's byte order, as routes and links have them.
-    #[must_use]
-    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
-        self.attribute(kind, &value.to_ne_bytes())
-    }
-
-    /// Adds a number in network byte order, as nf_tables has them.
-    #[must_use]
-    pub(crate) fn number_be(self, kind: u16, value: u32) -> Self {
-        self.attribute(kind, &value.to_be_bytes())
-    }
-
-    /// Adds a text with its closing zero.
-    #[must_use]
-    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.attribute(kind, &bytes)
-    }
-
-    /// Adds attributes as one.
-    #[must_use]
-    pub(crate) fn nested(self, kind: u16, inner: &Attributes) -> Self {
-        self.attribute(kind | NESTED, &inner.bytes)
-    }
-
     /// The bytes to send, with their length and a sequence number.
     pub(crate) fn finish(&self, sequence: u32) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
@@ -98,29 +65,35 @@ impl Attributes {
         pad(&mut bytes);
         Self { bytes }
     }
+}
+
+/// What attributes can be added to.
+pub(crate) trait WithAttributes: Sized {
+    /// Everything so far.
+    fn bytes(&mut self) -> &mut Vec<u8>;
 
     /// Adds an attribute.
     #[must_use]
-    pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        put(&mut self.bytes, kind, value);
+    fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+        put(self.bytes(), kind, value);
         self
     }
 
-    /// Adds a number in the machine's byte order.
+    /// Adds a number in the machine's byte order, as routes and links have them.
     #[must_use]
-    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
+    fn number(self, kind: u16, value: u32) -> Self {
         self.attribute(kind, &value.to_ne_bytes())
     }
 
-    /// Adds a number in network byte order.
+    /// Adds a number in network byte order, as nf_tables has them.
     #[must_use]
-    pub(crate) fn number_be(self, kind: u16, value: u32) -> Self {
+    fn number_be(self, kind: u16, value: u32) -> Self {
         self.attribute(kind, &value.to_be_bytes())
     }
 
     /// Adds a text with its closing zero.
     #[must_use]
-    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
+    fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.attribute(kind, &bytes)
@@ -128,8 +101,20 @@ impl Attributes {
 
     /// Adds attributes as one.
     #[must_use]
-    pub(crate) fn nested(self, kind: u16, inner: &Self) -> Self {
+    fn nested(self, kind: u16, inner: &Attributes) -> Self {
         self.attribute(kind | NESTED, &inner.bytes)
+    }
+}
+
+impl WithAttributes for Request {
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl WithAttributes for Attributes {
+    fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
     }
 }
 

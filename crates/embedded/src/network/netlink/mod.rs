@@ -9,6 +9,6 @@
 mod message;
 mod socket;
 
-pub(crate) use message::{Attributes, Request, attributes, find};
+pub(crate) use message::{Attributes, Request, WithAttributes, attributes, find};
 pub use socket::NetlinkError;
 pub(crate) use socket::{Changes, Socket};
