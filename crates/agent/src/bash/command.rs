@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::output::{Output, Piece};
 use crate::process::{Exit, Launch, Started, ended, tree};
@@ -31,7 +32,7 @@ const READ: usize = 64 * 1024;
 /// What a pipe can hold, which is all that can be left when the process has ended.
 const LAST_READ: usize = 1024 * 1024;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CommandStatus {
     Running,

@@ -6,4 +6,4 @@ mod registry;
 pub(crate) mod routes;
 
 pub(crate) use once::run_once;
-pub(crate) use registry::Bashes;
+pub(crate) use registry::{Bashes, SessionInfo};

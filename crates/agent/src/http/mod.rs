@@ -4,8 +4,10 @@ pub(crate) mod body;
 mod form;
 pub(crate) mod guard;
 pub(crate) mod leftover;
+mod query;
 pub(crate) mod reply;
 
 pub(crate) use body::JsonBody;
 pub(crate) use form::form;
+pub(crate) use query::QueryOf;
 pub(crate) use reply::{ApiError, ok, ok_with_hint};

@@ -85,8 +85,16 @@ impl ApiError {
     }
 
     pub(crate) fn unprocessable(field: &str, message: impl Into<String>, kind: &str) -> Self {
-        let message = message.into();
         let loc = if field.is_empty() { json!(["body"]) } else { json!(["body", field]) };
+        Self::unprocessable_at(&loc, message.into(), kind)
+    }
+
+    /// The same for what is wrong with the query of an address.
+    pub(crate) fn wrong_query(message: impl Into<String>) -> Self {
+        Self::unprocessable_at(&json!(["query"]), message.into(), "value_error")
+    }
+
+    fn unprocessable_at(loc: &Value, message: String, kind: &str) -> Self {
         let detail = json!([{ "loc": loc, "msg": message, "type": kind }]);
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, message);
         error.0.detail = Some(detail);

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::clean::Cleaner;
 use crate::output::{Budget, Output};
@@ -20,7 +21,7 @@ const OLD_RECORD: usize = 4_000;
 /// Characters of output an answer has unless `truncate` is off.
 const TRUNCATED: usize = 30_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Status {
     Running,
@@ -134,8 +135,10 @@ impl Execution {
 }
 
 /// One entry of `console` in the answers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct ConsoleRecord {
+    /// The prompt.
+    #[schema(value_type = String)]
     ps1: &'static str,
     pub(crate) command: String,
     pub(crate) output: String,
