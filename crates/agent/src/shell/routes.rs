@@ -266,7 +266,9 @@ async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest>
         }
         Ok::<(), std::io::Error>(())
     };
-    match tokio::time::timeout(INPUT_DEADLINE, write_all).await {
+    let written = tokio::time::timeout(INPUT_DEADLINE, write_all).await;
+    session.watch_closely();
+    match written {
         Ok(Ok(())) => Ok(ok("Input written", StatusResult { status: session.status() })),
         Ok(Err(error)) => Err(ApiError::bad_request(format!("input cannot be written: {error}"))),
         Err(_) => Err(ApiError::bad_request("the program does not read its input")),

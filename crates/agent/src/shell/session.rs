@@ -11,7 +11,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::driver;
-use super::state::{ConsoleRecord, Ending, EndingSteps, Execution, History, Order, SharedExecution, Status};
+use super::state::{
+    ConsoleRecord, Ending, EndingSteps, Execution, History, Order, SharedExecution, Status, Watch,
+};
 use super::surroundings::Surroundings;
 use super::terminal::{self, BashSpec, Terminal};
 use crate::http::ApiError;
@@ -271,6 +273,14 @@ impl Session {
         }
         self.poke.notify_one();
         true
+    }
+
+    /// Looks soon whether bash still runs its command: somebody typed what may interrupt it.
+    pub(crate) fn watch_closely(&self) {
+        if let Some(execution) = self.last() {
+            execution.lock().watch = Watch::begin(Instant::now());
+            self.poke.notify_one();
+        }
     }
 
     pub(crate) fn last(&self) -> Option<SharedExecution> {
