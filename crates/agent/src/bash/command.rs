@@ -153,6 +153,30 @@ impl BashCommand {
         }
     }
 
+    /// The next pieces of standard output and standard error. `end` is set where the streams are when the command
+    /// has ended, or when it is too `late` to wait for that.
+    pub(crate) fn pieces(
+        &self,
+        from: [u64; 2],
+        end: &mut Option<[u64; 2]>,
+        late: bool,
+        limit: usize,
+    ) -> [Piece<String>; 2] {
+        let state = self.state.lock();
+        let complete = state.status != CommandStatus::Running;
+        if end.is_none() && (complete || late) {
+            *end = Some([state.stdout.total(), state.stderr.total()]);
+        }
+        let piece =
+            |stream: &Output, at: usize| stream.piece_from(from[at], end.map(|end| end[at]), limit, complete);
+        [piece(&state.stdout, 0), piece(&state.stderr, 1)]
+    }
+
+    /// Changes whenever the command prints or ends.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
     /// Waits for the end of the command, or until `deadline`.
     pub(crate) async fn ended(&self, deadline: Option<Instant>) {
         self.wait_until(deadline, || self.status() != CommandStatus::Running).await;

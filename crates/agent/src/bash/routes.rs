@@ -7,20 +7,22 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path as UrlPath, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use http::HeaderMap;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::command::{BashOrder, CommandStatus, Reading};
+use super::command::{BashCommand, BashOrder, CommandStatus, Reading};
+use super::follow::Following;
 use crate::app::App;
 use crate::defaults::OffByDefault;
-use crate::http::{ApiError, JsonBody, ok};
+use crate::http::{ApiError, JsonBody, Success, events, ok};
 use crate::seconds::Seconds;
 use crate::shell::routes::check_command;
 use crate::text::cut_middle;
@@ -80,7 +82,11 @@ pub(crate) struct ExecResult {
     stderr_offset: u64,
 }
 
-async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) -> Answer {
+async fn exec(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<ExecRequest>,
+) -> Answer {
     check_command(&request.command)?;
     let environment = checked_environment(request.env.unwrap_or_default())?;
     let directory = request.exec_dir.map(|asked| existing_directory("exec_dir", &asked)).transpose()?;
@@ -106,13 +112,31 @@ async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) 
     let began = Instant::now();
     let command = session.run(order, &app.bashes().surroundings).await?;
     let detached = request.async_mode.0;
-    if !detached {
-        command.ended(request.timeout.and_then(|timeout| began.checked_add(timeout.duration()))).await;
+    let limit = request.max_output_length.unwrap_or(OUTPUT_LENGTH);
+    let session_id = session.id.clone();
+    if detached {
+        return Ok(exec_result(session_id, &command, command.read(0, 0), 0).into_response());
     }
-    let limit = if detached { 0 } else { request.max_output_length.unwrap_or(OUTPUT_LENGTH) };
-    let whole = if detached { command.read(0, 0) } else { command.whole() };
-    let result = ExecResult {
-        session_id: session.id.clone(),
+    let deadline = request.timeout.and_then(|timeout| began.checked_add(timeout.duration()));
+    if events::wanted(&headers) {
+        let changed = command.changed();
+        let result = move |command: &BashCommand| {
+            exec_result(session_id.clone(), command, command.whole(), limit).text()
+        };
+        return Ok(events::answer(Following::new(command, deadline, result), changed));
+    }
+    command.ended(deadline).await;
+    Ok(exec_result(session_id, &command, command.whole(), limit).into_response())
+}
+
+fn exec_result(
+    session_id: String,
+    command: &BashCommand,
+    whole: Reading,
+    limit: usize,
+) -> Success<ExecResult> {
+    let data = ExecResult {
+        session_id,
         command_id: command.id.clone(),
         command: command.text.clone(),
         status: whole.status,
@@ -128,7 +152,7 @@ async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) 
         CommandStatus::TimedOut => "Command was ended at its hard time-out",
         CommandStatus::Killed => "Command was killed",
     };
-    Ok(ok(message, result))
+    Success { message, data, hint: None }
 }
 
 fn checked_environment(environment: BTreeMap<String, String>) -> Result<Vec<(String, String)>, ApiError> {

@@ -89,6 +89,7 @@ fn read_burst(session: &Session, terminal: &Terminal, buffer: &mut [u8]) -> io::
 fn feed(session: &Session, bytes: &[u8]) {
     if let Some(last) = session.last() {
         last.lock().feed(bytes);
+        session.announce_output();
     }
 }
 

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::follow::Following;
 use super::registry::NewSession;
 use super::session::Session;
-use super::state::{ConsoleRecord, Ending, Execution, Order, Status, transcript};
+use super::state::{ConsoleRecord, Ending, Execution, Order, SharedExecution, Status, transcript};
 use crate::app::App;
 use crate::defaults::{OffByDefault, OnByDefault};
-use crate::http::{ApiError, JsonBody, ok, ok_with_hint};
+use crate::http::{ApiError, JsonBody, Success, events, ok};
 use crate::seconds::Seconds;
 
 /// Longest command text.
@@ -71,13 +73,18 @@ pub(crate) struct CommandResult {
     session_id: String,
     command: String,
     status: Status,
+    /// What the command printed on its terminal.
     output: String,
     console: Vec<ConsoleRecord>,
     /// Only when it has completed.
     exit_code: Option<i32>,
 }
 
-async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) -> Answer {
+async fn exec(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<ExecRequest>,
+) -> Answer {
     check_command(&request.command)?;
     let physical = !request.preserve_symlinks.0;
     let directory = usable_directory(request.exec_dir.as_deref(), physical);
@@ -109,13 +116,23 @@ async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) 
         truncate: request.truncate.0,
     };
     let (execution, fresh) = session.begin(order, change_to, turn).await?;
+    let deadline =
+        if detached { Some(began) } else { timeout.and_then(|timeout| began.checked_add(timeout)) };
+    let result = move |session: &Session, execution: &SharedExecution| {
+        let data = command_result(session, &execution.lock());
+        let hint = fresh.then_some("the session's shell had ended; this ran in a fresh one");
+        Success { message: exec_message(data.status, detached), data, hint }
+    };
+    if events::wanted(&headers) {
+        let printed = session.printed();
+        let mut following = Following::new(session, execution, move |s, e| result(s, e).text());
+        following.deadline = deadline;
+        return Ok(events::answer(following, printed));
+    }
     if !detached {
-        let deadline = timeout.and_then(|timeout| began.checked_add(timeout));
         session.wait(&execution, deadline, false).await;
     }
-    let hint = fresh.then_some("the session's shell had ended; this ran in a fresh one");
-    let result = command_result(&session, &execution.lock());
-    Ok(ok_with_hint(exec_message(result.status, detached), result, hint))
+    Ok(result(&session, &execution).into_response())
 }
 
 fn exec_message(status: Status, detached: bool) -> &'static str {
@@ -184,10 +201,23 @@ pub(crate) struct ViewResult {
     exit_code: Option<i32>,
 }
 
-async fn view(State(app): State<App>, JsonBody(request): JsonBody<IdRequest>) -> Answer {
+async fn view(State(app): State<App>, headers: HeaderMap, JsonBody(request): JsonBody<IdRequest>) -> Answer {
     let session = app.shells().get(&request.id)?;
+    if !events::wanted(&headers) {
+        return Ok(view_result(&session).into_response());
+    }
+    let printed = session.printed();
+    let Some(execution) = session.last() else {
+        return Ok(events::answer(events::Told(view_result(&session).text()), printed));
+    };
+    let mut following = Following::new(session, execution, |session, _| view_result(session).text());
+    following.through_silence = true;
+    Ok(events::answer(following, printed))
+}
+
+fn view_result(session: &Session) -> Success<ViewResult> {
     let view = session.view();
-    let result = ViewResult {
+    let data = ViewResult {
         session_id: session.id.clone(),
         status: view.status,
         command: view.command,
@@ -195,7 +225,7 @@ async fn view(State(app): State<App>, JsonBody(request): JsonBody<IdRequest>) ->
         console: view.console,
         exit_code: view.exit_code,
     };
-    Ok(ok("Session content", result))
+    Success { message: "Session content", data, hint: None }
 }
 
 #[derive(Serialize, ToSchema)]

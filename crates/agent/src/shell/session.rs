@@ -35,6 +35,8 @@ pub(crate) struct Session {
     core: Mutex<Core>,
     /// Changes whenever the status of a command does.
     changed: watch::Sender<u64>,
+    /// Changes whenever a command prints, or its status changes.
+    printed: watch::Sender<u64>,
     /// Wakes the driver when a deadline was set or brought forward.
     poke: Notify,
     turn: Arc<Semaphore>,
@@ -82,6 +84,7 @@ impl Session {
                 last_used: now,
             }),
             changed: watch::Sender::new(0),
+            printed: watch::Sender::new(0),
             poke: Notify::new(),
             turn: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
@@ -313,6 +316,17 @@ impl Session {
     /// Tells everyone who waits that a status has changed.
     pub(super) fn announce(&self) {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
+        self.announce_output();
+    }
+
+    /// Tells those who follow that a command has printed.
+    pub(super) fn announce_output(&self) {
+        self.printed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    /// Changes whenever a command prints, or its status changes.
+    pub(super) fn printed(&self) -> watch::Receiver<u64> {
+        self.printed.subscribe()
     }
 
     pub(super) async fn poked(&self) {

@@ -144,6 +144,13 @@ fn success(route: &Route) -> (&'static str, Value) {
             "the envelope; with `success: false`, its data says why the call failed",
             json!({ "application/json": { "schema": wrapped_with_failure(&data()) } }),
         ),
+        Gives::Stream(data) => (
+            "the envelope, or events where Accept asks for text/event-stream: `output` as it comes, and last a `result`, whose data is the envelope",
+            json!({
+                "application/json": { "schema": wrapped(&data()) },
+                "text/event-stream": { "schema": { "type": "string" } },
+            }),
+        ),
         Gives::Plain => (
             "without the envelope",
             json!({ "application/json": { "schema": { "type": ["object", "array"] } } }),

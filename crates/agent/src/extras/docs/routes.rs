@@ -35,6 +35,8 @@ pub(crate) enum Gives {
     Data(SchemaOf),
     /// The same, or the envelope with `success: false` and a file's failure as data.
     FileData(SchemaOf),
+    /// The same as [`Gives::Data`], or as server-sent events where these are asked for.
+    Stream(SchemaOf),
     /// JSON without the envelope.
     Plain,
     Bytes,
@@ -71,6 +73,11 @@ impl Route {
 
     const fn file<T: ToSchema>(mut self) -> Self {
         self.gives = Gives::FileData(schema::of::<T>);
+        self
+    }
+
+    const fn stream<T: ToSchema>(mut self) -> Self {
+        self.gives = Gives::Stream(schema::of::<T>);
         self
     }
 
@@ -132,11 +139,11 @@ pub(crate) const ROUTES: &[Route] = &[
     delete("/v1/sandbox/hooks/{name}", "Remove one").fails(&[400, 404]),
     post("/v1/shell/exec", "Run a command in a terminal session that keeps its state")
         .json::<shell::routes::ExecRequest>()
-        .data::<shell::routes::CommandResult>()
+        .stream::<shell::routes::CommandResult>()
         .fails(&[404]),
     post("/v1/shell/view", "What a terminal session shows")
         .json::<shell::routes::IdRequest>()
-        .data::<shell::routes::ViewResult>()
+        .stream::<shell::routes::ViewResult>()
         .fails(&[404]),
     post("/v1/shell/wait", "Wait for the command in progress")
         .json::<shell::routes::WaitRequest>()
@@ -164,7 +171,7 @@ pub(crate) const ROUTES: &[Route] = &[
     get("/v1/shell/ws", "A terminal over a WebSocket").gives(Gives::WebSocket).fails(&[400]),
     post("/v1/bash/exec", "Run a command over pipes, in a process of its own")
         .json::<bash::routes::ExecRequest>()
-        .data::<bash::routes::ExecResult>()
+        .stream::<bash::routes::ExecResult>()
         .fails(&[404]),
     post("/v1/bash/output", "Its output from an offset on")
         .json::<bash::routes::OutputRequest>()
