@@ -25,6 +25,7 @@ mod clean;
 mod clock;
 mod code;
 mod context;
+mod defaults;
 mod extras;
 mod file;
 #[cfg(feature = "fuzzing")]

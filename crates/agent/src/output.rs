@@ -118,8 +118,7 @@ impl Output {
         }
         let head = &self.head[..self.head.len() - incomplete_tail(&self.head)];
         let tail = [front, back].concat();
-        let tail = String::from_utf8_lossy(skip_partial_head(&tail)).into_owned();
-        format!("{}\n[... {omitted} bytes omitted ...]\n{tail}", String::from_utf8_lossy(head))
+        format!("{}{}{}", lossy(head), omission(omitted), lossy(skip_partial_head(&tail)))
     }
 
     /// Text from `offset` on. A character whose rest has not arrived is left for the next read
@@ -129,6 +128,46 @@ impl Output {
         let held_back = if complete { 0 } else { incomplete_tail(&bytes) };
         bytes.truncate(bytes.len() - held_back);
         Piece { content: String::from_utf8_lossy(&bytes).into_owned(), next: next - held_back as u64 }
+    }
+
+    /// Text of at most about `limit` bytes from `offset` on and before `end`, with a line that says how many bytes
+    /// are not kept where some are missing. A character whose rest has not arrived is left for the next piece
+    /// unless the stream is `complete`.
+    pub(crate) fn piece_from(
+        &self,
+        offset: u64,
+        end: Option<u64>,
+        limit: usize,
+        complete: bool,
+    ) -> Piece<String> {
+        let end = end.unwrap_or(self.total).min(self.total);
+        let offset = offset.min(end);
+        let tail_start = self.total - self.tail.len() as u64;
+        let length = |from: u64| usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        let head_from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.head.len());
+        let wanted = limit.min(length(offset));
+        bytes.extend_from_slice(&self.head[head_from..self.head.len().min(head_from.saturating_add(wanted))]);
+        let from = offset + bytes.len() as u64;
+        if bytes.len() == wanted || from >= tail_start {
+            let start =
+                usize::try_from(from.saturating_sub(tail_start)).unwrap_or(usize::MAX).min(self.tail.len());
+            let stop = start.saturating_add(wanted - bytes.len()).min(self.tail.len());
+            bytes.extend(self.tail.range(start..stop));
+            let next = offset + bytes.len() as u64;
+            let held_back = if complete && next == end { 0 } else { incomplete_tail(&bytes) };
+            bytes.truncate(bytes.len() - held_back);
+            return Piece { content: lossy(&bytes), next: next - held_back as u64 };
+        }
+        // What comes next was dropped: the piece ends with the line that says so.
+        let broken = incomplete_tail(&bytes);
+        let rest: Vec<u8> = self.tail.iter().take(3).copied().collect();
+        let broken_head = (rest.len() - skip_partial_head(&rest).len()) as u64;
+        let next = (tail_start + broken_head).min(end);
+        let omitted = next - from;
+        let mut content = lossy(&bytes[..bytes.len() - broken]);
+        content.push_str(&omission(omitted));
+        Piece { content, next }
     }
 
     /// As [`Self::read_from`], with the bytes as they were written.
@@ -150,6 +189,14 @@ impl Output {
         }
         Piece { content: bytes, next: self.total }
     }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn omission(bytes: u64) -> String {
+    format!("\n[... {bytes} bytes omitted ...]\n")
 }
 
 impl Drop for Output {
@@ -189,7 +236,43 @@ mod tests {
         assert_eq!(budget.left.load(Ordering::Relaxed), 2 * STEP);
     }
 
+    #[test]
+    fn pieces_tell_of_what_was_dropped_once() {
+        let mut output = Output::new(&Budget::new(64 << 20));
+        output.append("\u{e4}".repeat((HEAD + TAIL) / 2 + 1000).as_bytes());
+        let (mut offset, mut joined) = (0, String::new());
+        while offset < output.total() {
+            let piece = output.piece_from(offset, None, 10_001, true);
+            assert!(piece.next > offset);
+            joined.push_str(&piece.content);
+            offset = piece.next;
+        }
+        assert_eq!(joined, output.text());
+        let end = output.total() - 3;
+        let last = output.piece_from(end - 3, Some(end), 100, false);
+        assert_eq!((last.content.as_str(), last.next), ("\u{e4}", end - 1));
+    }
+
     proptest! {
+        #[test]
+        fn pieces_join_to_the_whole(text in "\\PC{0,60}", limit in 4usize..9, cut in 0usize..200) {
+            let mut output = Output::new(&Budget::new(1 << 20));
+            let cut = cut.min(text.len());
+            let (mut offset, mut joined) = (0, String::new());
+            for (bytes, complete) in [(&text.as_bytes()[..cut], false), (&text.as_bytes()[cut..], true)] {
+                output.append(bytes);
+                loop {
+                    let piece = output.piece_from(offset, None, limit, complete);
+                    if piece.next == offset {
+                        break;
+                    }
+                    joined.push_str(&piece.content);
+                    offset = piece.next;
+                }
+            }
+            prop_assert_eq!(joined, text);
+        }
+
         #[test]
         fn reads_in_pieces_join_to_the_whole(text in "\\PC{0,60}", sizes in proptest::collection::vec(1usize..7, 0..60)) {
             let mut output = Output::new(&Budget::new(1 << 20));

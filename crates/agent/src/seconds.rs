@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Longer than any wait that means something, short enough for every clock.
 const LONGEST: f64 = 1e9;
@@ -28,6 +31,14 @@ impl<'de> Deserialize<'de> for Seconds {
         Duration::try_from_secs_f64(seconds).map(Self).map_err(de::Error::custom)
     }
 }
+
+impl PartialSchema for Seconds {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).maximum(Some(LONGEST)).into()
+    }
+}
+
+impl ToSchema for Seconds {}
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,8 @@ import pydantic
 import pytest
 from agent_sandbox.core.api_error import ApiError
 from agent_sandbox.errors.unprocessable_entity_error import UnprocessableEntityError
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 FAILED = pydantic.ValidationError
 
@@ -165,7 +167,9 @@ def test_tickets_and_authentication(api):
 
 def test_the_api_describes_itself(http):
     document = http.get("/v1/openapi.json").json()
-    assert document["openapi"].startswith("3.") and "/v1/shell/exec" in document["paths"]
+    assert document["openapi"].startswith("3.1.") and "/v1/shell/exec" in document["paths"]
+    # Also that no operation has the name of another.
+    OpenAPIV31SpecValidator(document).validate()
     for page in ("/v1/docs", "/index.html", "/llms.txt"):
         assert "/v1/shell/exec" in http.get(page).text
     # What is described is there: no route answers that it does not exist.
@@ -176,3 +180,47 @@ def test_the_api_describes_itself(http):
                 continue
             answer = http.request(method, url, content=b"" if method == "get" else b"[]", headers={"content-type": "application/json"})
             assert "there is no route" not in answer.text and answer.status_code != 405, (method, path)
+
+
+def test_answers_are_as_described(http, directory):
+    document = http.get("/v1/openapi.json").json()
+    path = f"{directory}/a.txt"
+    session = http.post("/v1/bash/exec", json={"command": "echo x"}).json()["data"]["session_id"]
+    shell = http.post("/v1/shell/exec", json={"command": "echo x"}).json()["data"]["session_id"]
+    calls = [
+        ("/v1/shell/exec", {"command": "echo x; exit 3"}),
+        ("/v1/shell/view", {"id": shell}),
+        ("/v1/shell/wait", {"id": shell}),
+        ("/v1/shell/kill", {"id": shell}),
+        ("/v1/bash/exec", {"command": "echo x; sleep 5", "timeout": 0.1}),
+        ("/v1/bash/output", {"session_id": session, "encoding": "base64"}),
+        ("/v1/file/write", {"file": path, "content": "x\n"}),
+        ("/v1/file/read", {"file": path}),
+        ("/v1/file/read", {"file": f"{directory}/absent"}),
+        ("/v1/file/find", {"path": directory, "glob": "*"}),
+        ("/v1/file/grep", {"path": directory, "pattern": "x"}),
+        ("/v1/file/grep", {"path": directory, "pattern": "("}),
+        ("/v1/file/glob", {"path": directory, "pattern": "*"}),
+        ("/v1/file/list", {"path": directory, "include_permissions": True}),
+        ("/v1/file/search", {"file": path, "regex": "x"}),
+        ("/v1/file/replace", {"file": path, "old_str": "x", "new_str": "y"}),
+        ("/v1/file/str_replace_editor", {"command": "view", "path": path}),
+        ("/v1/code/execute", {"language": "python", "code": "1/0"}),
+        ("/v1/sandbox/hooks", {"name": "described", "command": "true"}),
+        ("/v1/shell/exec", {}),
+        ("/v1/shell/exec", {"id": "no-such", "command": "true"}),
+    ]
+    for route, body in calls:
+        answer = http.post(route, json=body)
+        responses = document["paths"][route]["post"]["responses"]
+        response = responses[str(answer.status_code)]
+        if "$ref" in response:
+            response = document["components"]["responses"][response["$ref"].rsplit("/", 1)[1]]
+        schema = response["content"]["application/json"]["schema"] | {"components": document["components"]}
+        problems = [error.message for error in OAS31Validator(schema).iter_errors(answer.json())]
+        assert not problems, (route, body, problems)
+        data = answer.json()["data"]
+        if answer.status_code == 200 and answer.json()["success"]:
+            described = schema["oneOf"][0] if "oneOf" in schema else schema["allOf"][1]
+            assert set(data) == set(described["properties"]["data"]["properties"]), route
+    http.delete("/v1/sandbox/hooks/described")

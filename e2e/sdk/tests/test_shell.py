@@ -300,6 +300,33 @@ def test_an_interrupted_command_that_took_the_prompt_away_costs_no_session(api, 
     assert run(api, session, "echo $mine", hard_timeout=10).output == "1\n"
 
 
+@pytest.mark.parametrize("lost", ["unset PROMPT_COMMAND; break 9", "unset PROMPT_COMMAND; set -u; echo $nope"])
+def test_a_session_whose_prompt_leads_nowhere_is_called_back(api, session, lost):
+    assert run(api, session, f"mine=1; {lost}", timeout=10).status == "completed"
+    assert run(api, session, "echo $mine", hard_timeout=10).output == "1\n"
+
+
+def test_a_typed_interrupt_ends_a_command_that_took_the_prompt_away(api, session):
+    run(api, session, "mine=1; unset PROMPT_COMMAND; echo ready; sleep 60", async_mode=True)
+    end = time.monotonic() + 10
+    while "ready" not in api.shell.view(id=session).data.console[-1].output and time.monotonic() < end:
+        time.sleep(0.05)
+    api.shell.write_to_process(id=session, input="\x03", press_enter=False)
+    assert api.shell.wait_for_process(id=session, max_wait_seconds=10).data.status == "completed"
+    assert api.shell.view(id=session).data.exit_code == 130
+    assert run(api, session, "echo $mine", hard_timeout=10).output == "1\n"
+
+
+def test_what_reads_the_terminal_is_not_disturbed(api, session):
+    run(api, session, "trap 'echo caught' INT; read line; read line; echo got $line", async_mode=True)
+    time.sleep(1)
+    api.shell.write_to_process(id=session, input="one", press_enter=True)
+    time.sleep(1)
+    api.shell.write_to_process(id=session, input="two", press_enter=True)
+    assert api.shell.wait_for_process(id=session, max_wait_seconds=10).data.status == "completed"
+    assert api.shell.view(id=session).data.console[-1].output == "got two\n"
+
+
 def test_error_traps_fire_for_the_users_errors_only(api, session):
     run(api, session, "trap 'echo caught' ERR")
     assert run(api, session, "true").output == ""

@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::output::{Output, Piece};
 use crate::process::{Exit, Launch, Started, ended, tree};
@@ -31,7 +32,7 @@ const READ: usize = 64 * 1024;
 /// What a pipe can hold, which is all that can be left when the process has ended.
 const LAST_READ: usize = 1024 * 1024;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CommandStatus {
     Running,
@@ -150,6 +151,30 @@ impl BashCommand {
             status: state.status,
             exit_code: state.exit_code,
         }
+    }
+
+    /// The next pieces of standard output and standard error. `end` is set where the streams are when the command
+    /// has ended, or when it is too `late` to wait for that.
+    pub(crate) fn pieces(
+        &self,
+        from: [u64; 2],
+        end: &mut Option<[u64; 2]>,
+        late: bool,
+        limit: usize,
+    ) -> [Piece<String>; 2] {
+        let state = self.state.lock();
+        let complete = state.status != CommandStatus::Running;
+        if end.is_none() && (complete || late) {
+            *end = Some([state.stdout.total(), state.stderr.total()]);
+        }
+        let piece =
+            |stream: &Output, at: usize| stream.piece_from(from[at], end.map(|end| end[at]), limit, complete);
+        [piece(&state.stdout, 0), piece(&state.stderr, 1)]
+    }
+
+    /// Changes whenever the command prints or ends.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// Waits for the end of the command, or until `deadline`.

@@ -1,9 +1,10 @@
 //! `/v1/bash`: one process per command, over pipes, with environment and offsets.
 
 mod command;
+mod follow;
 mod once;
 mod registry;
 pub(crate) mod routes;
 
 pub(crate) use once::run_once;
-pub(crate) use registry::Bashes;
+pub(crate) use registry::{Bashes, SessionInfo};

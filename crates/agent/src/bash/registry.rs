@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use rustix::process::Signal;
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::command::{BashCommand, BashOrder, CommandStatus};
@@ -41,12 +42,16 @@ struct Core {
 }
 
 /// `BashSessionInfo` of the API.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct SessionInfo {
     session_id: String,
+    /// Always `ready`: closed sessions are gone.
+    #[schema(value_type = String)]
     status: &'static str,
     working_dir: String,
+    /// RFC 3339.
     created_at: String,
+    /// RFC 3339.
     last_used_at: String,
     current_command: Option<String>,
     command_count: u64,

@@ -7,18 +7,22 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path as UrlPath, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use http::HeaderMap;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::command::{BashOrder, CommandStatus, Reading};
+use super::command::{BashCommand, BashOrder, CommandStatus, Reading};
+use super::follow::Following;
 use crate::app::App;
-use crate::http::{ApiError, JsonBody, ok};
+use crate::defaults::OffByDefault;
+use crate::http::{ApiError, JsonBody, Success, events, ok};
 use crate::seconds::Seconds;
 use crate::shell::routes::check_command;
 use crate::text::cut_middle;
@@ -43,20 +47,29 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/bash/sessions/{id}/close", post(close))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct ExecRequest {
+    /// What to run, in a process of its own.
     command: String,
+    /// The session whose directory is used. None makes a new one, whose id is in the answer.
     session_id: Option<String>,
+    /// An absolute path of a directory to run it in, and the session's from then on.
     exec_dir: Option<String>,
+    /// Variables for this command alone.
     env: Option<BTreeMap<String, String>>,
-    async_mode: Option<bool>,
+    /// Answer at once, with the command running.
+    async_mode: OffByDefault,
+    /// Seconds to wait for the end; then the answer is `running`, and so is the command.
     timeout: Option<Seconds>,
+    /// Seconds after which the command is ended.
     hard_timeout: Option<Seconds>,
+    /// Characters of each stream in the answer, beginning and end; 0 for all. Not with `async_mode`.
+    #[schema(default = json!(OUTPUT_LENGTH))]
     max_output_length: Option<usize>,
 }
 
-#[derive(Serialize)]
-struct ExecResult {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ExecResult {
     session_id: String,
     command_id: String,
     command: String,
@@ -64,11 +77,16 @@ struct ExecResult {
     stdout: String,
     stderr: String,
     exit_code: Option<i32>,
+    /// Bytes of standard output so far: where `output` goes on.
     offset: u64,
     stderr_offset: u64,
 }
 
-async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) -> Answer {
+async fn exec(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<ExecRequest>,
+) -> Answer {
     check_command(&request.command)?;
     let environment = checked_environment(request.env.unwrap_or_default())?;
     let directory = request.exec_dir.map(|asked| existing_directory("exec_dir", &asked)).transpose()?;
@@ -93,14 +111,32 @@ async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) 
     };
     let began = Instant::now();
     let command = session.run(order, &app.bashes().surroundings).await?;
-    let detached = request.async_mode == Some(true);
-    if !detached {
-        command.ended(request.timeout.and_then(|timeout| began.checked_add(timeout.duration()))).await;
+    let detached = request.async_mode.0;
+    let limit = request.max_output_length.unwrap_or(OUTPUT_LENGTH);
+    let session_id = session.id.clone();
+    if detached {
+        return Ok(exec_result(session_id, &command, command.read(0, 0), 0).into_response());
     }
-    let limit = if detached { 0 } else { request.max_output_length.unwrap_or(OUTPUT_LENGTH) };
-    let whole = if detached { command.read(0, 0) } else { command.whole() };
-    let result = ExecResult {
-        session_id: session.id.clone(),
+    let deadline = request.timeout.and_then(|timeout| began.checked_add(timeout.duration()));
+    if events::wanted(&headers) {
+        let changed = command.changed();
+        let result = move |command: &BashCommand| {
+            exec_result(session_id.clone(), command, command.whole(), limit).text()
+        };
+        return Ok(events::answer(Following::new(command, deadline, result), changed));
+    }
+    command.ended(deadline).await;
+    Ok(exec_result(session_id, &command, command.whole(), limit).into_response())
+}
+
+fn exec_result(
+    session_id: String,
+    command: &BashCommand,
+    whole: Reading,
+    limit: usize,
+) -> Success<ExecResult> {
+    let data = ExecResult {
+        session_id,
         command_id: command.id.clone(),
         command: command.text.clone(),
         status: whole.status,
@@ -116,7 +152,7 @@ async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) 
         CommandStatus::TimedOut => "Command was ended at its hard time-out",
         CommandStatus::Killed => "Command was killed",
     };
-    Ok(ok(message, result))
+    Success { message, data, hint: None }
 }
 
 fn checked_environment(environment: BTreeMap<String, String>) -> Result<Vec<(String, String)>, ApiError> {
@@ -137,32 +173,43 @@ fn existing_directory(field: &str, asked: &str) -> Result<PathBuf, ApiError> {
     Err(ApiError::bad_request(format!("{field} {asked:?} is not an absolute path of a directory")))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct OutputRequest {
+    /// The session.
     session_id: String,
+    /// The command; the newest unless given.
     command_id: Option<String>,
+    /// Bytes of standard output to skip.
+    #[schema(default = 0)]
     offset: Option<u64>,
+    /// Bytes of standard error to skip.
+    #[schema(default = 0)]
     stderr_offset: Option<u64>,
-    wait: Option<bool>,
+    /// Wait for new output or the end.
+    wait: OffByDefault,
+    /// Seconds to wait at most; 30 unless given, never more than 600.
     wait_timeout: Option<Seconds>,
+    /// How output stands in the answer. With `base64`, byte for byte.
     encoding: Option<Encoding>,
 }
 
-#[derive(Serialize)]
-struct CommandInfo {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CommandInfo {
     command_id: String,
     command: String,
     status: CommandStatus,
     exit_code: Option<i32>,
 }
 
-#[derive(Serialize)]
-struct OutputResult {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct OutputResult {
     session_id: String,
     stdout: String,
     stderr: String,
+    /// Where the next call goes on.
     offset: u64,
     stderr_offset: u64,
+    /// None: no command was run in the session.
     command: Option<CommandInfo>,
     /// Said when it was asked for, so that callers see that it was understood.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -192,7 +239,7 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
             )),
         };
     };
-    if request.wait == Some(true) {
+    if request.wait.0 {
         let wait = request.wait_timeout.map_or(WAIT, Seconds::duration).min(LONGEST_WAIT);
         command.news(offset, stderr_offset, Instant::now() + wait).await;
     }
@@ -218,8 +265,8 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
 }
 
 /// How bytes stand in JSON. Without one, what is not UTF-8 is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Encoding {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) enum Encoding {
     #[serde(rename = "utf-8")]
     Utf8,
     #[serde(rename = "base64")]
@@ -237,18 +284,23 @@ fn encoded(reading: Reading<Vec<u8>>) -> Reading {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct WriteRequest {
+    /// The session.
     session_id: String,
+    /// What to write.
+    #[schema(max_length = 1048576)]
     input: String,
+    /// The command; the newest that runs unless given.
     command_id: Option<String>,
+    /// How `input` is written here.
     encoding: Option<Encoding>,
     /// The command reads the end of its input after this.
     close: Option<bool>,
 }
 
-#[derive(Serialize)]
-struct WriteResult {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct WriteResult {
     /// Bytes the command's input took; the rest was not written.
     written: usize,
     closed: bool,
@@ -293,24 +345,36 @@ async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest>
     Ok(ok("Input written", ()))
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+pub(crate) enum KillSignal {
+    #[serde(rename = "SIGTERM", alias = "TERM", alias = "15")]
+    Term,
+    #[serde(rename = "SIGKILL", alias = "KILL", alias = "9")]
+    Kill,
+    #[serde(rename = "SIGINT", alias = "INT", alias = "2")]
+    Int,
+    #[serde(rename = "SIGHUP", alias = "HUP", alias = "1")]
+    Hup,
+    #[serde(rename = "SIGQUIT", alias = "QUIT", alias = "3")]
+    Quit,
+}
+
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct KillRequest {
+    /// The session, whose running commands all get the signal.
     session_id: String,
-    signal: Option<String>,
+    #[schema(default = "SIGTERM")]
+    signal: Option<KillSignal>,
 }
 
 async fn kill(State(app): State<App>, JsonBody(request): JsonBody<KillRequest>) -> Answer {
     let session = app.bashes().get(&request.session_id)?;
-    let signal = match request.signal.as_deref().unwrap_or("SIGTERM") {
-        "SIGTERM" | "TERM" | "15" => Signal::TERM,
-        "SIGKILL" | "KILL" | "9" => Signal::KILL,
-        "SIGINT" | "INT" | "2" => Signal::INT,
-        "SIGHUP" | "HUP" | "1" => Signal::HUP,
-        "SIGQUIT" | "QUIT" | "3" => Signal::QUIT,
-        other => {
-            let message = format!("signal {other:?} is not SIGTERM, SIGKILL, SIGINT, SIGHUP or SIGQUIT");
-            return Err(ApiError::invalid("signal", message));
-        }
+    let signal = match request.signal.unwrap_or(KillSignal::Term) {
+        KillSignal::Term => Signal::TERM,
+        KillSignal::Kill => Signal::KILL,
+        KillSignal::Int => Signal::INT,
+        KillSignal::Hup => Signal::HUP,
+        KillSignal::Quit => Signal::QUIT,
     };
     let reached = session.running().iter().filter(|command| command.signal(signal)).count();
     let message = if reached == 0 { "No command was running" } else { "Signal sent" };
@@ -322,10 +386,14 @@ async fn sessions(State(app): State<App>) -> Answer {
     Ok(ok("Sessions", all))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateRequest {
+    /// A name for it, without a slash. A session of that name that is there is returned as it is.
+    #[schema(max_length = 128)]
     session_id: Option<String>,
+    /// An absolute path of a directory to run in.
     exec_dir: Option<String>,
+    /// A script that is sourced before every command.
     snapshot_path: Option<String>,
 }
 

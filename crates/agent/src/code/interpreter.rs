@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use super::stray::Stray;
 use crate::process::{Exit, Launch, Started, ended, tree};
@@ -32,7 +33,7 @@ const ANSWER_BYTES: u64 = 32 * 1024 * 1024;
 /// How long interrupted Python code may take to stop.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Language {
     Python,

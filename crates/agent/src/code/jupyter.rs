@@ -7,6 +7,7 @@ use axum::routing::{delete, get, post};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::time::SystemTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::interpreter::{Answerer, Language};
@@ -27,12 +28,17 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/jupyter/sessions/{id}", delete(remove))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct ExecuteRequest {
     code: String,
+    /// Seconds it may run; 30 unless given, never more than 300.
     timeout: Option<Seconds>,
+    /// A name that begins with `python`.
+    #[schema(default = "python3")]
     kernel_name: Option<String>,
+    /// A session to go on in; a new one unless given.
     session_id: Option<String>,
+    /// A directory to run in.
     cwd: Option<String>,
 }
 
@@ -99,10 +105,14 @@ fn seconds_since_1970(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateRequest {
+    /// A name for it.
     session_id: Option<String>,
+    /// A name that begins with `python`.
+    #[schema(default = "python3")]
     kernel_name: Option<String>,
+    /// A directory to start in.
     cwd: Option<String>,
 }
 

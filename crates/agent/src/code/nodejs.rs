@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
+use utoipa::ToSchema;
 
 use super::interpreter::{Answerer, Language};
 use super::registry::{CodeSession, program};
@@ -16,6 +17,7 @@ use super::unified::{directory, errors, limit};
 use crate::app::App;
 use crate::bash::run_once;
 use crate::clock;
+use crate::defaults::OffByDefault;
 use crate::http::{ApiError, JsonBody, ok};
 use crate::seconds::Seconds;
 
@@ -32,14 +34,20 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/nodejs/sessions/{id}", get(read).patch(update).delete(remove))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct ExecuteRequest {
     code: String,
+    /// Seconds it may run; 30 unless given, never more than 300.
     timeout: Option<Seconds>,
+    /// Its standard input, when no state is kept.
     stdin: Option<String>,
+    /// Files to write before, by name: their text.
     files: Option<BTreeMap<String, Option<String>>>,
-    stateful: Option<bool>,
+    /// Keep the state for a later call, which names the `session_id` of the answer.
+    stateful: OffByDefault,
+    /// A session to go on in.
     session_id: Option<String>,
+    /// A directory to run in.
     cwd: Option<String>,
 }
 
@@ -48,7 +56,7 @@ async fn execute(State(app): State<App>, JsonBody(request): JsonBody<ExecuteRequ
     program(Language::Javascript)?;
     let place = cwd.clone().unwrap_or_else(|| app.workspace());
     write_files(&app, &place, request.files.unwrap_or_default()).await?;
-    let kept = request.stateful == Some(true) || request.session_id.is_some();
+    let kept = request.stateful.0 || request.session_id.is_some();
     if !kept {
         return once(&app, request.code, request.stdin, place, limit(request.timeout)).await;
     }
@@ -138,10 +146,14 @@ fn describe(session: &CodeSession) -> Value {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateRequest {
+    /// A name for it.
     session_id: Option<String>,
+    /// A directory to start in.
     cwd: Option<String>,
+    /// Milliseconds it may be idle before it is ended.
+    #[schema(default = json!(MAX_IDLE))]
     max_idle_time: Option<u64>,
 }
 
@@ -172,9 +184,11 @@ async fn read(State(app): State<App>, Path(id): Path<String>) -> Answer {
     Ok(ok("Session", json!({ "session": describe(&session) })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct UpdateRequest {
+    /// Milliseconds it may be idle before it is ended.
     max_idle_time: Option<u64>,
+    /// A directory to go to.
     cwd: Option<String>,
 }
 

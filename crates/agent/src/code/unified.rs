@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 use super::interpreter::{Answerer, Language, Outcome};
 use crate::app::App;
 use crate::context;
+use crate::defaults::OffByDefault;
 use crate::http::{ApiError, JsonBody, ok};
 use crate::seconds::Seconds;
 
@@ -22,26 +24,33 @@ pub(crate) fn router() -> Router<App> {
     Router::new().route("/v1/code/execute", post(execute)).route("/v1/code/info", get(info))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct ExecuteRequest {
     language: Language,
     code: String,
+    /// Seconds it may run; 30 unless given, never more than 300.
     timeout: Option<Seconds>,
+    /// A directory to run in.
     cwd: Option<String>,
-    stateful: Option<bool>,
+    /// Keep the state for a later call, which names the `session_id` of the answer.
+    stateful: OffByDefault,
+    /// A session to go on in.
     session_id: Option<String>,
 }
 
-#[derive(Serialize)]
-struct ExecuteResult {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ExecuteResult {
     language: Language,
+    /// `ok`, `error` or `timeout`.
     status: String,
+    /// As Jupyter has them: streams, results, displays, errors.
     outputs: Vec<Value>,
     code: String,
     stdout: String,
     stderr: String,
     exit_code: i32,
     traceback: Vec<String>,
+    /// Only when its state is kept.
     session_id: Option<String>,
 }
 
@@ -78,7 +87,7 @@ async fn execute(
     JsonBody(request): JsonBody<ExecuteRequest>,
 ) -> Result<Response, ApiError> {
     let cwd = directory(request.cwd)?;
-    let kept = request.stateful == Some(true) || request.session_id.is_some();
+    let kept = request.stateful.0 || request.session_id.is_some();
     let start = cwd.clone().unwrap_or_else(|| app.workspace());
     let (session, _) = app.codes().open(request.language, Answerer::Driver, request.session_id, start)?;
     let outcome = session.run(&app, &request.code, cwd, limit(request.timeout)).await;

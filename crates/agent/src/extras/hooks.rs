@@ -10,10 +10,11 @@ use axum::response::Response;
 use axum::routing::{delete, get};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::bash::run_once;
-use crate::http::{ApiError, JsonBody, QueryArguments, ok};
+use crate::http::{ApiError, JsonBody, QueryOf, ok};
 use crate::seconds::Seconds;
 
 const MAX_HOOKS: usize = 64;
@@ -28,14 +29,31 @@ const ENVIRONMENT: &str = "env";
 /// How long the hooks before the first call may take together.
 const START: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Clone, Serialize)]
-struct Hook {
+/// When a hook runs.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Event {
+    Shutdown,
+}
+
+impl Event {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Hook {
     name: String,
-    event: &'static str,
+    event: Event,
     command: String,
     /// Seconds.
     timeout: f64,
     priority: i64,
+    /// `api`, or `env` for one that stays.
+    #[schema(value_type = String)]
     source: &'static str,
 }
 
@@ -101,7 +119,7 @@ fn shutdown_hooks(value: String, limit: f64) -> Result<Vec<Hook>, (&'static str,
 }
 
 fn from_environment(name: String, command: String, timeout: f64, priority: i64) -> Hook {
-    Hook { name, event: "shutdown", command, timeout, priority, source: ENVIRONMENT }
+    Hook { name, event: Event::Shutdown, command, timeout, priority, source: ENVIRONMENT }
 }
 
 /// Runs what is to run before the first call is answered. What fails is said and stops nothing.
@@ -175,25 +193,34 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/sandbox/hooks/{name}", delete(remove))
 }
 
-#[derive(Deserialize)]
-struct Filter {
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct Filter {
+    /// Only hooks of this event.
     event: Option<String>,
 }
 
-async fn list(State(app): State<App>, QueryArguments(filter): QueryArguments<Filter>) -> Response {
+async fn list(State(app): State<App>, QueryOf(filter): QueryOf<Filter>) -> Response {
     let mut hooks = app.hooks().in_order();
     if let Some(event) = filter.event {
-        hooks.retain(|hook| hook.event == event);
+        hooks.retain(|hook| hook.event.name() == event);
     }
     ok("Hooks", hooks)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct RegisterRequest {
+    /// It replaces one of the same name.
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     name: String,
+    /// What to run, in bash.
+    #[schema(min_length = 1, max_length = 4096)]
     command: String,
-    event: Option<String>,
+    #[schema(default = "shutdown")]
+    event: Option<Event>,
+    /// Seconds it may take; 10 unless given.
     timeout: Option<Seconds>,
+    /// Lower ones run first, equal ones together.
+    #[schema(default = json!(DEFAULT_PRIORITY))]
     priority: Option<i64>,
 }
 
@@ -212,12 +239,9 @@ async fn register(
             format!("a command has 1 to {COMMAND_CHARACTERS} characters"),
         ));
     }
-    if let Some(event) = request.event.filter(|event| event != "shutdown") {
-        return Err(ApiError::invalid("event", format!("event {event:?} is not shutdown")));
-    }
     let hook = Hook {
         name: name.clone(),
-        event: "shutdown",
+        event: request.event.unwrap_or(Event::Shutdown),
         command: request.command,
         timeout: request.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.duration().as_secs_f64()),
         priority: request.priority.unwrap_or(DEFAULT_PRIORITY),

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::bash::run_once;
@@ -25,8 +26,9 @@ pub(crate) fn router() -> Router<App> {
     Router::new().route("/v1/util/convert_to_markdown", post(convert))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct ConvertRequest {
+    /// A path, or an address that begins with file://, http:// or https://.
     uri: String,
 }
 

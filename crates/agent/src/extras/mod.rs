@@ -3,9 +3,9 @@
 
 pub(crate) mod docs;
 pub(crate) mod hooks;
-mod markdown;
+pub(crate) mod markdown;
 mod packages;
-mod skills;
+pub(crate) mod skills;
 
 use axum::Router;
 

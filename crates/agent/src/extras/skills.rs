@@ -10,10 +10,11 @@ use axum::routing::{delete, get, post};
 use multer::SizeLimit;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::bash::run_once;
-use crate::http::{ApiError, QueryArguments, form, ok};
+use crate::http::{ApiError, QueryOf, form, ok};
 
 /// Bytes of an archive, which is held in memory while it arrives.
 const ARCHIVE_BYTES: u64 = 32 * 1024 * 1024;
@@ -49,6 +50,18 @@ impl Skill {
 /// Where skills are registered: `AIO_SKILLS_PATH`, else below the home directory. The directory is the only state.
 fn root(app: &App) -> PathBuf {
     std::env::var_os("AIO_SKILLS_PATH").map_or_else(|| app.home().join(".skills"), PathBuf::from)
+}
+
+/// The form, as the description of the API has it: it needs a file or a path.
+pub(crate) fn form_schema() -> Value {
+    json!({
+        "type": "object", "anyOf": [{ "required": ["file"] }, { "required": ["path"] }],
+        "properties": {
+            "file": { "type": "string", "contentMediaType": "application/zip", "description": "A zip archive." },
+            "path": { "type": "string", "description": "A directory in the sandbox, when there is no file." },
+            "name": { "type": "string", "description": "The skill's name." },
+        },
+    })
 }
 
 async fn register(State(app): State<App>, request: Request) -> Answer {
@@ -169,12 +182,13 @@ fn front_matter(text: &str) -> (Map<String, Value>, &str) {
     (metadata, content.trim_start_matches(['-', '\r', '\n']))
 }
 
-#[derive(Deserialize)]
-struct Names {
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct Names {
+    /// Only these, with commas between them.
     names: Option<String>,
 }
 
-async fn list(State(app): State<App>, QueryArguments(query): QueryArguments<Names>) -> Answer {
+async fn list(State(app): State<App>, QueryOf(query): QueryOf<Names>) -> Answer {
     let root = root(&app);
     let mut skills = app.pool().run(move || skills_below(&root)).await?;
     if let Some(names) = query.names.filter(|names| !names.is_empty()) {

@@ -6,12 +6,13 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use base64::Engine;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::failure::{Failure, Kind};
 use super::limits::{EDIT_BYTES, READ_BYTES, SEARCH_MATCHES};
 use super::paths::Target;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReadResult {
     content: String,
     file: String,
@@ -77,7 +78,7 @@ fn read_lines(target: &Target, file: File, start: u64, end: u64) -> Result<Vec<u
     Ok(kept)
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq, ToSchema)]
 pub(crate) enum Encoding {
     #[default]
     #[serde(rename = "utf-8", alias = "utf8", alias = "UTF-8", alias = "text")]
@@ -98,7 +99,7 @@ pub(crate) struct Writing {
     pub(crate) trailing_newline: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WriteResult {
     file: String,
     bytes_written: usize,
@@ -168,7 +169,7 @@ pub(crate) fn open_for_writing(target: &Target, append: bool) -> Result<File, Fa
     Ok(file)
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReplaceResult {
     file: String,
     pub(crate) replaced_count: usize,
@@ -193,7 +194,7 @@ pub(crate) fn replace(target: &Target, old: &str, new: &str) -> Result<ReplaceRe
     Ok(ReplaceResult { file: target.text.clone(), replaced_count: count })
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SearchResult {
     file: String,
     matches: Vec<String>,

@@ -10,15 +10,16 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::paths::Target;
 use crate::app::App;
-use crate::http::{ApiError, QueryArguments};
+use crate::http::{ApiError, QueryOf};
 
 /// Bytes read at once. Two of them exist for one download.
 const CHUNK: usize = 256 * 1024;
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum ChangePolicy {
     #[default]
@@ -26,10 +27,13 @@ enum ChangePolicy {
     Abort,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct DownloadQuery {
+    /// The file's path.
     path: String,
+    /// What a change of the file while it is sent is: nothing, or the end of the connection.
     #[serde(default)]
+    #[schema(default = "ignore")]
     change_policy: ChangePolicy,
 }
 
@@ -54,7 +58,7 @@ fn version(file: &File) -> std::io::Result<Version> {
 
 pub(crate) async fn download(
     State(app): State<App>,
-    QueryArguments(query): QueryArguments<DownloadQuery>,
+    QueryOf(query): QueryOf<DownloadQuery>,
 ) -> Result<Response, ApiError> {
     let DownloadQuery { path, change_policy } = query;
     let home = app.home();

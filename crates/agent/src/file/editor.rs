@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::content::{open_for_writing, read_whole};
 use super::failure::{Failure, Kind};
@@ -21,7 +22,7 @@ const UNDO_BYTES: usize = 16 * 1024 * 1024;
 /// Lines shown around an edit.
 const SNIPPET: usize = 4;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Command {
     View,
@@ -31,7 +32,7 @@ pub(crate) enum Command {
     UndoEdit,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) enum ReplaceMode {
     All,
@@ -39,19 +40,26 @@ pub(crate) enum ReplaceMode {
     Last,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct EditRequest {
     pub(crate) command: Command,
+    /// The file's path; `view` takes a directory too.
     pub(crate) path: String,
+    /// For `create`: the content.
     file_text: Option<String>,
+    /// For `str_replace`: the text to replace, which must be there exactly once unless `replace_mode` is given.
     old_str: Option<String>,
+    /// For `str_replace` and `insert`: the text to put there.
     new_str: Option<String>,
+    /// For `insert`: the line after which, 0 for the beginning.
     insert_line: Option<i64>,
+    /// For `view`: first and last line, counted from 1; -1 for the end.
     view_range: Option<Vec<i64>>,
+    /// For `str_replace`: which of several.
     replace_mode: Option<ReplaceMode>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EditResult {
     output: String,
     error: Option<String>,
@@ -59,6 +67,7 @@ pub(crate) struct EditResult {
     prev_exist: bool,
     old_content: Option<String>,
     new_content: Option<String>,
+    #[schema(value_type = Option<Object>)]
     metadata: Option<()>,
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::http::ApiError;
 
@@ -14,17 +15,38 @@ use crate::http::ApiError;
 #[serde(transparent)]
 pub(crate) struct Failure(Box<Facts>);
 
-/// `FileOperationError` of the API.
-#[derive(Debug, Clone, Serialize)]
-struct Facts {
+/// `FileOperationError` of the API: why a file call failed.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Facts {
     path: String,
+    /// The call, such as `read`.
+    #[schema(value_type = String)]
     operation: &'static str,
     message: String,
-    error_type: &'static str,
+    error_type: ErrorType,
+    /// The same call may succeed later.
     retryable: bool,
+    /// The kernel's number for it.
     errno: Option<i32>,
+    #[schema(value_type = Option<String>)]
     errno_name: Option<&'static str>,
+    /// What Python calls it.
+    #[schema(value_type = String)]
     exception_type: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ErrorType {
+    NotFound,
+    PermissionDenied,
+    InvalidTarget,
+    AlreadyExists,
+    InvalidPath,
+    ReadOnlyFilesystem,
+    NoSpaceLeft,
+    DecodeError,
+    IoError,
 }
 
 /// What kind of failure it is, apart from those the kernel names.
@@ -60,14 +82,14 @@ impl Failure {
     pub(crate) fn new(operation: &'static str, path: &Path, kind: Kind, reason: impl AsRef<str>) -> Self {
         let shown = path.to_string_lossy().into_owned();
         let (error_type, exception_type) = match kind {
-            Kind::InvalidTarget => ("invalid_target", "OSError"),
-            Kind::InvalidPath => ("invalid_path", "ValueError"),
-            Kind::Decode => ("decode_error", "UnicodeDecodeError"),
-            Kind::TooLarge => ("io_error", "OSError"),
-            Kind::PermissionDenied => ("permission_denied", "PermissionError"),
-            Kind::BadPattern => ("invalid_path", "ValueError"),
-            Kind::AlreadyExists => ("already_exists", "FileExistsError"),
-            Kind::NoMatch => ("invalid_target", "ValueError"),
+            Kind::InvalidTarget => (ErrorType::InvalidTarget, "OSError"),
+            Kind::InvalidPath => (ErrorType::InvalidPath, "ValueError"),
+            Kind::Decode => (ErrorType::DecodeError, "UnicodeDecodeError"),
+            Kind::TooLarge => (ErrorType::IoError, "OSError"),
+            Kind::PermissionDenied => (ErrorType::PermissionDenied, "PermissionError"),
+            Kind::BadPattern => (ErrorType::InvalidPath, "ValueError"),
+            Kind::AlreadyExists => (ErrorType::AlreadyExists, "FileExistsError"),
+            Kind::NoMatch => (ErrorType::InvalidTarget, "ValueError"),
         };
         Self(Box::new(Facts {
             message: format!("cannot {operation} {shown}: {}", reason.as_ref()),
@@ -88,40 +110,40 @@ impl Failure {
     /// The status of routes that answer with raw bytes and cannot put the failure into a 200.
     pub(crate) fn http_status(&self) -> http::StatusCode {
         match self.0.error_type {
-            "not_found" => http::StatusCode::NOT_FOUND,
-            "permission_denied" => http::StatusCode::FORBIDDEN,
-            "invalid_path" | "invalid_target" => http::StatusCode::BAD_REQUEST,
+            ErrorType::NotFound => http::StatusCode::NOT_FOUND,
+            ErrorType::PermissionDenied => http::StatusCode::FORBIDDEN,
+            ErrorType::InvalidPath | ErrorType::InvalidTarget => http::StatusCode::BAD_REQUEST,
             _ => http::StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
 
-fn classify(error: &io::Error) -> (&'static str, &'static str, bool, Option<&'static str>) {
+fn classify(error: &io::Error) -> (ErrorType, &'static str, bool, Option<&'static str>) {
     use rustix::io::Errno;
     let Some(errno) = Errno::from_io_error(error) else {
-        return ("io_error", "OSError", false, None);
+        return (ErrorType::IoError, "OSError", false, None);
     };
     match errno {
-        Errno::NOENT => ("not_found", "FileNotFoundError", false, Some("ENOENT")),
-        Errno::NOTDIR => ("not_found", "NotADirectoryError", false, Some("ENOTDIR")),
-        Errno::ACCESS => ("permission_denied", "PermissionError", false, Some("EACCES")),
-        Errno::PERM => ("permission_denied", "PermissionError", false, Some("EPERM")),
-        Errno::ISDIR => ("invalid_target", "IsADirectoryError", false, Some("EISDIR")),
-        Errno::NXIO => ("invalid_target", "OSError", false, Some("ENXIO")),
-        Errno::EXIST => ("already_exists", "FileExistsError", false, Some("EEXIST")),
-        Errno::ROFS => ("read_only_filesystem", "OSError", false, Some("EROFS")),
-        Errno::NOSPC => ("no_space_left", "OSError", true, Some("ENOSPC")),
-        Errno::DQUOT => ("no_space_left", "OSError", true, Some("EDQUOT")),
-        Errno::FBIG => ("no_space_left", "OSError", false, Some("EFBIG")),
-        Errno::NAMETOOLONG => ("invalid_path", "OSError", false, Some("ENAMETOOLONG")),
-        Errno::LOOP => ("invalid_path", "OSError", false, Some("ELOOP")),
-        Errno::INVAL => ("invalid_path", "OSError", false, Some("EINVAL")),
-        Errno::TXTBSY => ("io_error", "OSError", true, Some("ETXTBSY")),
-        Errno::BUSY => ("io_error", "OSError", true, Some("EBUSY")),
-        Errno::MFILE => ("io_error", "OSError", true, Some("EMFILE")),
-        Errno::NFILE => ("io_error", "OSError", true, Some("ENFILE")),
-        Errno::IO => ("io_error", "OSError", false, Some("EIO")),
-        _ => ("io_error", "OSError", false, None),
+        Errno::NOENT => (ErrorType::NotFound, "FileNotFoundError", false, Some("ENOENT")),
+        Errno::NOTDIR => (ErrorType::NotFound, "NotADirectoryError", false, Some("ENOTDIR")),
+        Errno::ACCESS => (ErrorType::PermissionDenied, "PermissionError", false, Some("EACCES")),
+        Errno::PERM => (ErrorType::PermissionDenied, "PermissionError", false, Some("EPERM")),
+        Errno::ISDIR => (ErrorType::InvalidTarget, "IsADirectoryError", false, Some("EISDIR")),
+        Errno::NXIO => (ErrorType::InvalidTarget, "OSError", false, Some("ENXIO")),
+        Errno::EXIST => (ErrorType::AlreadyExists, "FileExistsError", false, Some("EEXIST")),
+        Errno::ROFS => (ErrorType::ReadOnlyFilesystem, "OSError", false, Some("EROFS")),
+        Errno::NOSPC => (ErrorType::NoSpaceLeft, "OSError", true, Some("ENOSPC")),
+        Errno::DQUOT => (ErrorType::NoSpaceLeft, "OSError", true, Some("EDQUOT")),
+        Errno::FBIG => (ErrorType::NoSpaceLeft, "OSError", false, Some("EFBIG")),
+        Errno::NAMETOOLONG => (ErrorType::InvalidPath, "OSError", false, Some("ENAMETOOLONG")),
+        Errno::LOOP => (ErrorType::InvalidPath, "OSError", false, Some("ELOOP")),
+        Errno::INVAL => (ErrorType::InvalidPath, "OSError", false, Some("EINVAL")),
+        Errno::TXTBSY => (ErrorType::IoError, "OSError", true, Some("ETXTBSY")),
+        Errno::BUSY => (ErrorType::IoError, "OSError", true, Some("EBUSY")),
+        Errno::MFILE => (ErrorType::IoError, "OSError", true, Some("EMFILE")),
+        Errno::NFILE => (ErrorType::IoError, "OSError", true, Some("ENFILE")),
+        Errno::IO => (ErrorType::IoError, "OSError", false, Some("EIO")),
+        _ => (ErrorType::IoError, "OSError", false, None),
     }
 }
 

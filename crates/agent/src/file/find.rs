@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use globset::{GlobSet, GlobSetBuilder};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::failure::{Failure, Kind};
 use super::globs;
@@ -15,11 +16,13 @@ use super::walk::{self, Entry, Found, Walk};
 use crate::clock;
 
 /// Written as it was found: paths are not copied one by one.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FindResult {
     path: String,
     #[serde(serialize_with = "paths")]
+    #[schema(value_type = Vec<String>)]
     files: Found,
+    /// There are more.
     truncated: bool,
 }
 
@@ -49,7 +52,7 @@ fn paths<S: Serializer>(found: &Found, serializer: S) -> Result<S::Ok, S::Error>
     serializer.collect_seq(found.entries.iter().map(|entry| found.path(entry).to_string_lossy()))
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SortBy {
     #[default]
@@ -79,12 +82,13 @@ struct Files {
     with_metadata: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct GlobFile<'a> {
     path: &'a str,
     name: &'a str,
     is_directory: bool,
     size: Option<u64>,
+    /// RFC 3339.
     modified_time: Option<String>,
 }
 
@@ -106,11 +110,13 @@ impl Serialize for Files {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct GlobResult {
     path: String,
     pattern: String,
+    #[schema(value_type = Vec<GlobFile<'static>>)]
     files: Files,
+    /// How many there are; there may be fewer in `files`.
     total_count: usize,
     truncated: bool,
 }

@@ -15,6 +15,7 @@ use ignore::types::TypesBuilder;
 use ignore::{WalkBuilder, WalkState};
 use parking_lot::Mutex;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::failure::{Failure, Kind};
 use super::globs;
@@ -40,7 +41,7 @@ pub(crate) struct GrepQuery {
     pub(crate) recursive: bool,
 }
 
-#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Serialize, PartialEq, Eq, ToSchema)]
 pub(crate) struct GrepMatch {
     file: String,
     /// Counted from 1.
@@ -50,7 +51,7 @@ pub(crate) struct GrepMatch {
     context_after: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct GrepResult {
     path: String,
     pattern: String,

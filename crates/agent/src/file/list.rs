@@ -4,6 +4,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::failure::Failure;
 use super::find::SortBy;
@@ -25,7 +26,7 @@ pub(crate) struct ListQuery {
     pub(crate) descending: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FileInfo {
     name: String,
     path: String,
@@ -36,7 +37,7 @@ pub(crate) struct FileInfo {
     extension: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ListResult {
     path: String,
     files: Vec<FileInfo>,

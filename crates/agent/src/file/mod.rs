@@ -1,17 +1,17 @@
 //! `/v1/file`: reading, writing, searching and moving files.
 
 pub(crate) mod content;
-mod download;
+pub(crate) mod download;
 pub(crate) mod editor;
 pub(crate) mod failure;
 pub(crate) mod find;
 pub(crate) mod globs;
-mod grep;
+pub(crate) mod grep;
 mod limits;
 pub(crate) mod list;
 mod paths;
 pub(crate) mod routes;
-mod upload;
+pub(crate) mod upload;
 mod walk;
 pub(crate) mod watch;
 

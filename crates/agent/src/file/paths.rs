@@ -86,8 +86,8 @@ impl Target {
     }
 
     /// Refuses `sudo` where the agent is not root: there is nobody to ask.
-    pub(crate) fn check_sudo(&self, sudo: Option<bool>) -> Result<(), Failure> {
-        if sudo == Some(true) && !rustix::process::geteuid().is_root() {
+    pub(crate) fn check_sudo(&self, sudo: bool) -> Result<(), Failure> {
+        if sudo && !rustix::process::geteuid().is_root() {
             return Err(self.refused(
                 Kind::PermissionDenied,
                 "sudo was asked for, and this sandbox does not run as root",

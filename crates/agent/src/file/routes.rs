@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::content::{self, Encoding, Writing};
 use super::editor::{self, EditRequest};
@@ -15,11 +16,13 @@ use super::list::{self, ListQuery};
 use super::paths::Target;
 use super::{download, upload};
 use crate::app::App;
+use crate::defaults::{OffByDefault, OnByDefault};
 use crate::http::{ApiError, JsonBody, ok};
 
 /// A write may carry a 100 MiB file as base64.
 const WRITE_MIB: usize = 160;
 const GREP_RESULTS: usize = 500;
+const GREP_FILE_SIZE: &str = "1M";
 const GLOB_RESULTS: usize = 5_000;
 /// Results one call may ask for.
 const MOST_RESULTS: usize = 100_000;
@@ -64,12 +67,18 @@ where
     run(app, message, operation, path, call).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct ReadRequest {
+    /// The file's path.
     file: String,
+    /// The first line, counted from 0.
+    #[schema(minimum = 0)]
     start_line: Option<i64>,
+    /// The line to stop before; -1 or none for the end.
+    #[schema(minimum = -1)]
     end_line: Option<i64>,
-    sudo: Option<bool>,
+    /// Read as root, which only an agent that is root can.
+    sudo: OffByDefault,
 }
 
 async fn read(State(app): State<App>, JsonBody(request): JsonBody<ReadRequest>) -> Answer {
@@ -78,7 +87,7 @@ async fn read(State(app): State<App>, JsonBody(request): JsonBody<ReadRequest>) 
     // Some callers write "to the end" as -1.
     let end = line_number("end_line", end_line.filter(|end| *end != -1))?;
     run(&app, "File read", "read", file, move |target| {
-        target.check_sudo(sudo)?;
+        target.check_sudo(sudo.0)?;
         content::read(target, start, end)
     })
     .await
@@ -92,38 +101,51 @@ fn line_number(field: &str, value: Option<i64>) -> Result<Option<u64>, ApiError>
         .transpose()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct WriteRequest {
+    /// The file's path. It is made, and its directories, when missing.
     file: String,
+    /// What to write.
     content: String,
+    /// How `content` is written here; in `raw` a character is a byte.
+    #[schema(default = "utf-8")]
     encoding: Option<Encoding>,
-    append: Option<bool>,
-    leading_newline: Option<bool>,
-    trailing_newline: Option<bool>,
-    sudo: Option<bool>,
+    /// Keep what is there.
+    append: OffByDefault,
+    /// Put a line feed before the content.
+    leading_newline: OffByDefault,
+    /// Put a line feed behind the content.
+    trailing_newline: OffByDefault,
+    /// Write as root, which only an agent that is root can.
+    sudo: OffByDefault,
 }
 
 async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest, WRITE_MIB>) -> Answer {
     let writing = Writing {
         content: request.content,
         encoding: request.encoding.unwrap_or_default(),
-        append: request.append.unwrap_or(false),
-        leading_newline: request.leading_newline.unwrap_or(false),
-        trailing_newline: request.trailing_newline.unwrap_or(false),
+        append: request.append.0,
+        leading_newline: request.leading_newline.0,
+        trailing_newline: request.trailing_newline.0,
     };
     run(&app, "File written", "write", request.file, move |target| {
-        target.check_sudo(request.sudo)?;
+        target.check_sudo(request.sudo.0)?;
         content::write(target, writing)
     })
     .await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct ReplaceRequest {
+    /// The file's path.
     file: String,
+    /// The text to replace, everywhere.
+    #[schema(min_length = 1)]
     old_str: String,
+    /// The text to put there.
     new_str: String,
-    sudo: Option<bool>,
+    /// Do it as root, which only an agent that is root can.
+    sudo: OffByDefault,
 }
 
 async fn replace(State(app): State<App>, JsonBody(request): JsonBody<ReplaceRequest, WRITE_MIB>) -> Answer {
@@ -131,7 +153,7 @@ async fn replace(State(app): State<App>, JsonBody(request): JsonBody<ReplaceRequ
         return Err(ApiError::invalid("old_str", "old_str is empty"));
     }
     run(&app, "Replacement done", "replace", request.file, move |target| {
-        target.check_sudo(request.sudo)?;
+        target.check_sudo(request.sudo.0)?;
         content::replace(target, &request.old_str, &request.new_str)
     })
     .await
@@ -143,24 +165,29 @@ async fn edit(State(app): State<App>, JsonBody(request): JsonBody<EditRequest, W
     run(&app, "Edit done", "edit", path, move |target| editor::edit(target, request, shared.undo())).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct SearchRequest {
+    /// The file's path.
     file: String,
+    /// A regular expression, without look-around and back references.
     regex: String,
-    sudo: Option<bool>,
+    /// Read as root, which only an agent that is root can.
+    sudo: OffByDefault,
 }
 
 async fn search(State(app): State<App>, JsonBody(request): JsonBody<SearchRequest>) -> Answer {
     run_long(&app, "Search done", "search", request.file, move |target| {
-        target.check_sudo(request.sudo)?;
+        target.check_sudo(request.sudo.0)?;
         content::search(target, &request.regex)
     })
     .await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct FindRequest {
+    /// The directory.
     path: String,
+    /// Relative to the directory: `*` stays within one name, `**` is any number of directories.
     glob: String,
 }
 
@@ -168,27 +195,46 @@ async fn find(State(app): State<App>, JsonBody(request): JsonBody<FindRequest>) 
     run_long(&app, "Files found", "find", request.path, move |target| find::find(target, &request.glob)).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct GrepRequest {
+    /// A directory or file.
     path: String,
+    /// A regular expression, without look-around and back references.
     pattern: String,
+    /// Globs of files to search, matched against whole paths; all unless given.
     include: Option<Vec<String>>,
+    /// Globs of files to leave out.
     exclude: Option<Vec<String>>,
-    case_insensitive: Option<bool>,
-    fixed_strings: Option<bool>,
+    /// Ignore case.
+    case_insensitive: OffByDefault,
+    /// Take the pattern as text.
+    fixed_strings: OffByDefault,
+    /// Lines before each match, never more than 1,000.
+    #[schema(default = 0)]
     context_before: Option<usize>,
+    /// Lines after each match, never more than 1,000.
+    #[schema(default = 0)]
     context_after: Option<usize>,
+    /// Matches at most, never more than 100,000.
+    #[schema(default = json!(GREP_RESULTS))]
     max_results: Option<usize>,
+    /// Larger files are left out: bytes, or with K, M or G.
+    #[schema(default = json!(GREP_FILE_SIZE))]
     max_file_size: Option<String>,
-    multiline: Option<bool>,
+    /// Let the pattern match across lines.
+    multiline: OffByDefault,
+    /// Matches to skip, never more than 100,000.
+    #[schema(default = 0)]
     offset: Option<usize>,
+    /// A kind of file as ripgrep names it, such as `py`.
     #[serde(rename = "type")]
     file_type: Option<String>,
-    recursive: Option<bool>,
+    /// Also what lies in directories below.
+    recursive: OnByDefault,
 }
 
 async fn grep(State(app): State<App>, JsonBody(request): JsonBody<GrepRequest>) -> Answer {
-    let size = request.max_file_size.unwrap_or_else(|| "1M".to_owned());
+    let size = request.max_file_size.unwrap_or_else(|| GREP_FILE_SIZE.to_owned());
     let max_file_size = grep::parse_size(&size).ok_or_else(|| {
         ApiError::invalid("max_file_size", format!("{size:?} is not a size such as 500K or 1M"))
     })?;
@@ -196,70 +242,89 @@ async fn grep(State(app): State<App>, JsonBody(request): JsonBody<GrepRequest>) 
         pattern: request.pattern,
         include: request.include.unwrap_or_default(),
         exclude: request.exclude.unwrap_or_default(),
-        case_insensitive: request.case_insensitive.unwrap_or(false),
-        fixed_strings: request.fixed_strings.unwrap_or(false),
+        case_insensitive: request.case_insensitive.0,
+        fixed_strings: request.fixed_strings.0,
         context_before: request.context_before.unwrap_or(0).min(CONTEXT_LINES),
         context_after: request.context_after.unwrap_or(0).min(CONTEXT_LINES),
         max_results: request.max_results.unwrap_or(GREP_RESULTS).min(MOST_RESULTS),
         max_file_size,
-        multiline: request.multiline.unwrap_or(false),
+        multiline: request.multiline.0,
         offset: request.offset.unwrap_or(0).min(MOST_RESULTS),
         file_type: request.file_type,
-        recursive: request.recursive.unwrap_or(true),
+        recursive: request.recursive.0,
     };
     run_long(&app, "Search done", "grep", request.path, move |target| grep::grep(target, &query)).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct GlobRequest {
+    /// The directory.
     path: String,
+    /// Relative to the directory: `*` stays within one name, `**` is any number of directories.
     pattern: String,
+    /// Globs of what to leave out.
     exclude: Option<Vec<String>>,
-    include_hidden: Option<bool>,
-    files_only: Option<bool>,
-    include_metadata: Option<bool>,
+    /// Also what begins with a dot.
+    include_hidden: OffByDefault,
+    /// No directories.
+    files_only: OnByDefault,
+    /// Say size and time.
+    include_metadata: OnByDefault,
+    /// Files at most, never more than 100,000.
+    #[schema(default = json!(GLOB_RESULTS))]
     max_results: Option<usize>,
+    #[schema(default = "path")]
     sort_by: Option<SortBy>,
-    sort_desc: Option<bool>,
+    /// Largest, newest or last first.
+    sort_desc: OffByDefault,
 }
 
 async fn glob(State(app): State<App>, JsonBody(request): JsonBody<GlobRequest>) -> Answer {
     let query = GlobQuery {
         pattern: request.pattern,
         exclude: request.exclude.unwrap_or_default(),
-        include_hidden: request.include_hidden.unwrap_or(false),
-        files_only: request.files_only.unwrap_or(true),
-        include_metadata: request.include_metadata.unwrap_or(true),
+        include_hidden: request.include_hidden.0,
+        files_only: request.files_only.0,
+        include_metadata: request.include_metadata.0,
         max_results: request.max_results.unwrap_or(GLOB_RESULTS).min(MOST_RESULTS),
         sort_by: request.sort_by.unwrap_or(SortBy::Path),
-        descending: request.sort_desc.unwrap_or(false),
+        descending: request.sort_desc.0,
     };
     run_long(&app, "Files found", "glob", request.path, move |target| find::glob(target, &query)).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct ListRequest {
+    /// The directory.
     path: String,
-    recursive: Option<bool>,
-    show_hidden: Option<bool>,
+    /// Also what lies in directories below.
+    recursive: OffByDefault,
+    /// Also what begins with a dot.
+    show_hidden: OnByDefault,
+    /// Only files of these extensions; all unless given.
     file_types: Option<Vec<String>>,
+    /// Levels of directories, when recursive.
     max_depth: Option<usize>,
-    include_size: Option<bool>,
-    include_permissions: Option<bool>,
+    /// Say sizes.
+    include_size: OnByDefault,
+    /// Say permissions, as `ls -l` does.
+    include_permissions: OffByDefault,
+    #[schema(default = "name")]
     sort_by: Option<SortBy>,
-    sort_desc: Option<bool>,
+    /// Largest, newest or last first.
+    sort_desc: OffByDefault,
 }
 
 async fn list(State(app): State<App>, JsonBody(request): JsonBody<ListRequest>) -> Answer {
     let query = ListQuery {
-        recursive: request.recursive.unwrap_or(false),
-        show_hidden: request.show_hidden.unwrap_or(true),
+        recursive: request.recursive.0,
+        show_hidden: request.show_hidden.0,
         file_types: request.file_types.unwrap_or_default(),
         max_depth: request.max_depth,
-        include_size: request.include_size.unwrap_or(true),
-        include_permissions: request.include_permissions.unwrap_or(false),
+        include_size: request.include_size.0,
+        include_permissions: request.include_permissions.0,
         sort_by: request.sort_by.unwrap_or(SortBy::Name),
-        descending: request.sort_desc.unwrap_or(false),
+        descending: request.sort_desc.0,
     };
     run_long(&app, "Directory listed", "list", request.path, move |target| list::list(target, &query)).await
 }

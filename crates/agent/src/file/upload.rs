@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use multer::{Field, Multipart, SizeLimit};
 use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::content::open_for_writing;
 use super::paths::Target;
@@ -26,11 +28,25 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How long the rest of an upload that failed is read.
 const REFUSED: Duration = Duration::from_secs(1);
 
-#[derive(Serialize)]
-struct UploadResult {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct UploadResult {
     file_path: String,
     file_size: u64,
     success: bool,
+}
+
+/// The form, as the description of the API has it.
+pub(crate) fn form_schema() -> Value {
+    json!({
+        "type": "object", "required": ["file"],
+        "properties": {
+            "path": {
+                "type": "string",
+                "description": "Where it goes, sent before the file: a path, or a directory. The home directory unless given.",
+            },
+            "file": { "type": "string", "contentMediaType": "application/octet-stream", "description": "The file." },
+        },
+    })
 }
 
 pub(crate) async fn upload(State(app): State<App>, request: Request) -> Result<Response, ApiError> {

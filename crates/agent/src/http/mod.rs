@@ -1,6 +1,7 @@
 //! What every route shares: the envelope, JSON bodies, and the checks made before a route is reached.
 
 pub(crate) mod body;
+pub(crate) mod events;
 mod form;
 pub(crate) mod guard;
 pub(crate) mod leftover;
@@ -9,5 +10,5 @@ pub(crate) mod reply;
 
 pub(crate) use body::JsonBody;
 pub(crate) use form::form;
-pub(crate) use query::QueryArguments;
-pub(crate) use reply::{ApiError, ok, ok_with_hint};
+pub(crate) use query::QueryOf;
+pub(crate) use reply::{ApiError, Success, ok};

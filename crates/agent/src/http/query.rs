@@ -1,24 +1,22 @@
-//! Reading query strings, with errors in the envelope.
+//! Reading the query of an address, with errors in the same shape as those of a body.
 
 use axum::extract::{FromRequestParts, Query};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::reply::ApiError;
+use crate::app::App;
 
-/// The arguments behind the `?` of an address.
-pub(crate) struct QueryArguments<T>(pub(crate) T);
+/// The query of an address as a `T`.
+pub(crate) struct QueryOf<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryArguments<T> {
+impl<T: DeserializeOwned> FromRequestParts<App> for QueryOf<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let read = Query::<T>::from_request_parts(parts, state).await;
-        let Query(arguments) = read.map_err(|rejection| {
-            let message = rejection.body_text();
-            let message = message.rsplit_once("query string: ").map_or(&*message, |(_, reason)| reason);
-            ApiError::invalid_query(message)
-        })?;
-        Ok(Self(arguments))
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(query)) => Ok(Self(query)),
+            Err(rejection) => Err(ApiError::wrong_query(rejection.body_text())),
+        }
     }
 }

@@ -13,14 +13,35 @@ struct Envelope<'a, T> {
     hint: Option<&'a str>,
 }
 
+/// A success before it is written.
+pub(crate) struct Success<T> {
+    pub(crate) message: &'static str,
+    pub(crate) data: T,
+    /// A sentence for the agent that reads it.
+    pub(crate) hint: Option<&'static str>,
+}
+
+impl<T: Serialize> Success<T> {
+    fn envelope(&self) -> Envelope<'_, &T> {
+        Envelope { success: true, message: self.message, data: &self.data, hint: self.hint }
+    }
+
+    /// The envelope as text.
+    pub(crate) fn text(&self) -> String {
+        // The types of answers have string keys, and cannot fail to be written.
+        serde_json::to_string(&self.envelope()).unwrap_or_default()
+    }
+}
+
+impl<T: Serialize> IntoResponse for Success<T> {
+    fn into_response(self) -> Response {
+        envelope(StatusCode::OK, &self.envelope())
+    }
+}
+
 /// A 200 with `data` in the envelope.
 pub(crate) fn ok<T: Serialize>(message: &str, data: T) -> Response {
     envelope(StatusCode::OK, &Envelope { success: true, message, data, hint: None })
-}
-
-/// A 200 with `data` in the envelope and a sentence for the agent that reads it.
-pub(crate) fn ok_with_hint<T: Serialize>(message: &str, data: T, hint: Option<&str>) -> Response {
-    envelope(StatusCode::OK, &Envelope { success: true, message, data, hint })
 }
 
 /// Plain JSON without the envelope, for the few routes that answer so.
@@ -85,17 +106,17 @@ impl ApiError {
     }
 
     pub(crate) fn unprocessable(field: &str, message: impl Into<String>, kind: &str) -> Self {
-        let at = if field.is_empty() { json!(["body"]) } else { json!(["body", field]) };
-        Self::unprocessable_at(&at, message.into(), kind)
+        let loc = if field.is_empty() { json!(["body"]) } else { json!(["body", field]) };
+        Self::unprocessable_at(&loc, message.into(), kind)
     }
 
-    /// What stands behind the `?` of the address cannot be used.
-    pub(crate) fn invalid_query(message: impl Into<String>) -> Self {
+    /// The same for what is wrong with the query of an address.
+    pub(crate) fn wrong_query(message: impl Into<String>) -> Self {
         Self::unprocessable_at(&json!(["query"]), message.into(), "value_error")
     }
 
-    fn unprocessable_at(at: &Value, message: String, kind: &str) -> Self {
-        let detail = json!([{ "loc": at, "msg": message, "type": kind }]);
+    fn unprocessable_at(loc: &Value, message: String, kind: &str) -> Self {
+        let detail = json!([{ "loc": loc, "msg": message, "type": kind }]);
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, message);
         error.0.detail = Some(detail);
         error

@@ -13,11 +13,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::http::{ApiError, JsonBody, ok, reply};
+use crate::http::{ApiError, JsonBody, QueryOf, ok, reply};
 use tools::{TOOLS, describe};
 
 /// Protocol versions that are spoken, newest first.
@@ -41,7 +43,14 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/mcp", post(message).get(no_stream).delete(no_stream))
 }
 
-async fn servers() -> Response {
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct ServersQuery {
+    /// Also servers that are not shown. There are none.
+    #[serde(rename = "include_hidden")]
+    _include_hidden: Option<bool>,
+}
+
+async fn servers(_: QueryOf<ServersQuery>) -> Response {
     ok("Servers", [SERVER])
 }
 
@@ -55,9 +64,21 @@ fn check_server(server: &str) -> Result<(), ApiError> {
 
 async fn tools(Path(server): Path<String>) -> Result<Response, ApiError> {
     check_server(&server)?;
-    let tools: Vec<_> = TOOLS.iter().map(describe).collect();
+    let tools: Vec<_> = TOOLS.iter().filter_map(describe).collect();
     Ok(ok("Tools", json!({ "tools": tools, "nextCursor": null })))
 }
+
+/// What the tool takes, as its `inputSchema` says.
+#[derive(ToSchema)]
+#[schema(value_type = Object)]
+#[allow(dead_code, reason = "only described")]
+pub(crate) struct Arguments(Value);
+
+/// A message of JSON-RPC 2.0, or a list of them.
+#[derive(ToSchema)]
+#[schema(value_type = Value)]
+#[allow(dead_code, reason = "only described")]
+pub(crate) struct Message(Value);
 
 async fn call(
     State(app): State<App>,
@@ -184,7 +205,7 @@ async fn perform(app: App, method: &str, parameters: &Value) -> Result<Value, (i
             }))
         }
         "ping" => Ok(json!({})),
-        "tools/list" => Ok(json!({ "tools": TOOLS.iter().map(describe).collect::<Vec<_>>() })),
+        "tools/list" => Ok(json!({ "tools": TOOLS.iter().filter_map(describe).collect::<Vec<_>>() })),
         "tools/call" => {
             let name = parameters["name"].as_str().unwrap_or("").to_owned();
             let arguments = parameters.get("arguments").cloned().unwrap_or_else(|| json!({}));

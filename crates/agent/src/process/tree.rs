@@ -30,6 +30,12 @@ fn parse_stat(pid: i32, stat: &str) -> Option<Stat> {
     Some(Stat { pid, parent, group, session })
 }
 
+/// Whether the process sleeps until something happens.
+pub(crate) fn is_asleep(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
+}
+
 /// Sends `signal` to every process of the session `leader` started.
 pub(crate) fn signal_session(leader: Pid, signal: Signal) -> usize {
     signal_where(signal, |stat| stat.session == leader.as_raw_nonzero().get())

@@ -89,6 +89,7 @@ fn read_burst(session: &Session, terminal: &Terminal, buffer: &mut [u8]) -> io::
 fn feed(session: &Session, bytes: &[u8]) {
     if let Some(last) = session.last() {
         last.lock().feed(bytes);
+        session.announce_output();
     }
 }
 
@@ -174,7 +175,7 @@ fn next_deadline(session: &Session) -> Option<Instant> {
         return Some(ending.next);
     }
     let silent = (last.status == Status::Running).then(|| silent_at(&last)).flatten();
-    [silent, last.hard_deadline].into_iter().flatten().min()
+    [silent, last.hard_deadline, Some(last.watch.next)].into_iter().flatten().min()
 }
 
 /// A time-out too long for the clock never comes.
@@ -198,6 +199,9 @@ fn on_deadline(session: &Arc<Session>, terminal: &Arc<Terminal>) {
             last.ending = Some(ending);
         }
         return;
+    }
+    if now >= last.watch.next && last.watch.seen(terminal.is_adrift(), now) {
+        terminal.recall();
     }
     if last.hard_deadline.is_some_and(|deadline| now >= deadline) {
         drop(last);

@@ -1,6 +1,7 @@
 //! `/v1/shell`: sessions of bash on real terminals.
 
 mod driver;
+mod follow;
 pub(crate) mod page;
 pub(crate) mod registry;
 pub(crate) mod routes;

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
+use super::follow::Following;
 use super::session::Session;
-use super::state::{ConsoleRecord, Ending, Execution, Order, Status, transcript};
+use super::state::{ConsoleRecord, Ending, Execution, Order, SharedExecution, Status, transcript};
 use crate::app::App;
-use crate::http::{ApiError, JsonBody, ok, ok_with_hint};
+use crate::defaults::{OffByDefault, OnByDefault};
+use crate::http::{ApiError, JsonBody, Success, events, ok};
 use crate::seconds::Seconds;
 
 /// Longest command text.
@@ -39,35 +43,51 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/shell/kill", post(kill))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct ExecRequest {
+    /// What to run; bash reads it.
     command: String,
+    /// The session to run it in. None makes a new one, whose id is in the answer.
     id: Option<String>,
+    /// An absolute path of a directory to run it in.
     exec_dir: Option<String>,
-    async_mode: Option<bool>,
+    /// Answer at once, with the command running.
+    async_mode: OffByDefault,
+    /// Seconds to wait for the end; then the answer is `running`, and so is the command.
     timeout: Option<Seconds>,
-    strict: Option<bool>,
+    /// An `exec_dir` that is no directory is an error, instead of the session's own being used.
+    strict: OffByDefault,
+    /// Seconds without new output after which the answer is `no_change_timeout`; the session's, or 120, unless given.
     no_change_timeout: Option<Seconds>,
+    /// Seconds after which the command is ended.
     hard_timeout: Option<Seconds>,
-    preserve_symlinks: Option<bool>,
-    truncate: Option<bool>,
+    /// Keep symbolic links in `exec_dir`, instead of resolving them.
+    preserve_symlinks: OffByDefault,
+    /// Keep the output to 30,000 characters: its beginning and its end.
+    truncate: OnByDefault,
 }
 
-#[derive(Serialize)]
-struct CommandResult {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CommandResult {
     session_id: String,
     command: String,
     status: Status,
+    /// What the command printed on its terminal.
     output: String,
     console: Vec<ConsoleRecord>,
+    /// Only when it has completed.
     exit_code: Option<i32>,
 }
 
-async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) -> Answer {
+async fn exec(
+    State(app): State<App>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<ExecRequest>,
+) -> Answer {
     check_command(&request.command)?;
-    let physical = !request.preserve_symlinks.unwrap_or(false);
+    let physical = !request.preserve_symlinks.0;
     let directory = usable_directory(request.exec_dir.as_deref(), physical);
-    if directory.is_none() && request.strict == Some(true) && request.exec_dir.is_some() {
+    if directory.is_none() && request.strict.0 && request.exec_dir.is_some() {
         let asked = request.exec_dir.unwrap_or_default();
         return Err(ApiError::bad_request(format!(
             "exec_dir {asked:?} is not an absolute path of a directory"
@@ -85,7 +105,7 @@ async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) 
     };
     let no_change = session.no_change(request.no_change_timeout.map(Seconds::duration));
     let timeout = request.timeout.map(Seconds::duration);
-    let detached = request.async_mode == Some(true);
+    let detached = request.async_mode.0;
     let patience = (!detached).then(|| timeout.unwrap_or(no_change));
     let turn = match turn {
         Some(turn) => turn,
@@ -95,16 +115,26 @@ async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) 
         command: request.command,
         no_change,
         hard: request.hard_timeout.map(Seconds::duration),
-        truncate: request.truncate.unwrap_or(true),
+        truncate: request.truncate.0,
     };
     let (execution, fresh) = session.begin(order, change_to, turn).await?;
+    let deadline =
+        if detached { Some(began) } else { timeout.and_then(|timeout| began.checked_add(timeout)) };
+    let result = move |session: &Session, execution: &SharedExecution| {
+        let data = command_result(session, &execution.lock());
+        let hint = fresh.then_some("the session's shell had ended; this ran in a fresh one");
+        Success { message: exec_message(data.status, detached), data, hint }
+    };
+    if events::wanted(&headers) {
+        let printed = session.printed();
+        let mut following = Following::new(session, execution, move |s, e| result(s, e).text());
+        following.deadline = deadline;
+        return Ok(events::answer(following, printed));
+    }
     if !detached {
-        let deadline = timeout.and_then(|timeout| began.checked_add(timeout));
         session.wait(&execution, deadline, false).await;
     }
-    let hint = fresh.then_some("the session's shell had ended; this ran in a fresh one");
-    let result = command_result(&session, &execution.lock());
-    Ok(ok_with_hint(exec_message(result.status, detached), result, hint))
+    Ok(result(&session, &execution).into_response())
 }
 
 fn exec_message(status: Status, detached: bool) -> &'static str {
@@ -153,25 +183,43 @@ pub(super) fn usable_directory(asked: Option<&str>, physical: bool) -> Option<Pa
     if physical { path.canonicalize().ok() } else { Some(path.to_path_buf()) }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct IdRequest {
+    /// The session.
     id: String,
 }
 
-#[derive(Serialize)]
-struct ViewResult {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ViewResult {
     session_id: String,
     status: Status,
+    /// The newest command.
     command: Option<String>,
+    /// The whole session as a person would have seen it.
     output: String,
+    /// One entry a command, the newest last.
     console: Vec<ConsoleRecord>,
+    /// Only when the newest command has completed.
     exit_code: Option<i32>,
 }
 
-async fn view(State(app): State<App>, JsonBody(request): JsonBody<IdRequest>) -> Answer {
+async fn view(State(app): State<App>, headers: HeaderMap, JsonBody(request): JsonBody<IdRequest>) -> Answer {
     let session = app.shells().get(&request.id)?;
+    if !events::wanted(&headers) {
+        return Ok(view_result(&session).into_response());
+    }
+    let printed = session.printed();
+    let Some(execution) = session.last() else {
+        return Ok(events::answer(events::Told(view_result(&session).text()), printed));
+    };
+    let mut following = Following::new(session, execution, |session, _| view_result(session).text());
+    following.through_silence = true;
+    Ok(events::answer(following, printed))
+}
+
+fn view_result(session: &Session) -> Success<ViewResult> {
     let view = session.view();
-    let result = ViewResult {
+    let data = ViewResult {
         session_id: session.id.clone(),
         status: view.status,
         command: view.command,
@@ -179,18 +227,21 @@ async fn view(State(app): State<App>, JsonBody(request): JsonBody<IdRequest>) ->
         console: view.console,
         exit_code: view.exit_code,
     };
-    Ok(ok("Session content", result))
+    Success { message: "Session content", data, hint: None }
 }
 
-#[derive(Serialize)]
-struct StatusResult {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StatusResult {
     status: Status,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct WaitRequest {
+    /// The session.
     id: String,
+    /// As `max_wait_seconds`, which goes before.
     seconds: Option<Seconds>,
+    /// Seconds to wait at most; 30 unless given, never more than 600.
     max_wait_seconds: Option<Seconds>,
 }
 
@@ -205,17 +256,21 @@ async fn wait(State(app): State<App>, JsonBody(request): JsonBody<WaitRequest>) 
     Ok(ok("Process status", StatusResult { status: session.status() }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct WriteRequest {
+    /// The session.
     id: String,
+    /// What to type.
+    #[schema(max_length = 65536)]
     input: String,
-    press_enter: Option<bool>,
+    /// End with a line feed.
+    press_enter: OnByDefault,
 }
 
 async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest>) -> Answer {
     let session = app.shells().get(&request.id)?;
     let mut bytes = request.input.into_bytes();
-    if request.press_enter.unwrap_or(true) {
+    if request.press_enter.0 {
         bytes.push(b'\n');
     }
     if bytes.len() > INPUT_BYTES {
@@ -243,17 +298,20 @@ async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest>
         }
         Ok::<(), std::io::Error>(())
     };
-    match tokio::time::timeout(INPUT_DEADLINE, write_all).await {
+    let written = tokio::time::timeout(INPUT_DEADLINE, write_all).await;
+    session.watch_closely();
+    match written {
         Ok(Ok(())) => Ok(ok("Input written", StatusResult { status: session.status() })),
         Ok(Err(error)) => Err(ApiError::bad_request(format!("input cannot be written: {error}"))),
         Err(_) => Err(ApiError::bad_request("the program does not read its input")),
     }
 }
 
-#[derive(Serialize)]
-struct KillResult {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct KillResult {
     status: Status,
     exit_code: Option<i32>,
+    /// The same as `exit_code`.
     returncode: Option<i32>,
 }
 

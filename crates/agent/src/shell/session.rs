@@ -11,7 +11,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::driver;
-use super::state::{ConsoleRecord, Ending, EndingSteps, Execution, History, Order, SharedExecution, Status};
+use super::state::{
+    ConsoleRecord, Ending, EndingSteps, Execution, History, Order, SharedExecution, Status, Watch,
+};
 use super::surroundings::Surroundings;
 use super::terminal::{self, BashSpec, Terminal};
 use crate::http::ApiError;
@@ -33,6 +35,8 @@ pub(crate) struct Session {
     core: Mutex<Core>,
     /// Changes whenever the status of a command does.
     changed: watch::Sender<u64>,
+    /// Changes whenever a command prints, or its status changes.
+    printed: watch::Sender<u64>,
     /// Wakes the driver when a deadline was set or brought forward.
     poke: Notify,
     turn: Arc<Semaphore>,
@@ -80,6 +84,7 @@ impl Session {
                 last_used: now,
             }),
             changed: watch::Sender::new(0),
+            printed: watch::Sender::new(0),
             poke: Notify::new(),
             turn: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
@@ -273,6 +278,14 @@ impl Session {
         true
     }
 
+    /// Looks soon whether bash still runs its command: somebody typed what may interrupt it.
+    pub(crate) fn watch_closely(&self) {
+        if let Some(execution) = self.last() {
+            execution.lock().watch = Watch::begin(Instant::now());
+            self.poke.notify_one();
+        }
+    }
+
     pub(crate) fn last(&self) -> Option<SharedExecution> {
         self.core.lock().history.last().cloned()
     }
@@ -303,6 +316,17 @@ impl Session {
     /// Tells everyone who waits that a status has changed.
     pub(super) fn announce(&self) {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
+        self.announce_output();
+    }
+
+    /// Tells those who follow that a command has printed.
+    pub(super) fn announce_output(&self) {
+        self.printed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    /// Changes whenever a command prints, or its status changes.
+    pub(super) fn printed(&self) -> watch::Receiver<u64> {
+        self.printed.subscribe()
     }
 
     pub(super) async fn poked(&self) {

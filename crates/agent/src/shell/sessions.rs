@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::registry::{ACTIVE, AUTOMATIC_IDLE, NewSession};
 use super::routes::{Answer, usable_directory};
@@ -16,6 +17,7 @@ use super::session::Session;
 use super::state::Status;
 use crate::app::App;
 use crate::clock;
+use crate::defaults::OffByDefault;
 use crate::http::{ApiError, JsonBody, ok};
 use crate::seconds::Seconds;
 
@@ -29,22 +31,27 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/shell/terminal-url", get(terminal_url))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateRequest {
+    /// A name for it, without a slash. A session of that name that is there is returned as it is.
+    #[schema(max_length = 128)]
     id: Option<String>,
+    /// An absolute path of a directory to start in.
     exec_dir: Option<String>,
+    /// Seconds a command may print nothing before its caller is told; 120 unless given.
     no_change_timeout: Option<Seconds>,
-    preserve_symlinks: Option<bool>,
+    /// Keep symbolic links in `exec_dir`, instead of resolving them.
+    preserve_symlinks: OffByDefault,
 }
 
-#[derive(Serialize)]
-struct CreateResult {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CreateResult {
     session_id: String,
     working_dir: String,
 }
 
 async fn create(State(app): State<App>, JsonBody(request): JsonBody<CreateRequest>) -> Answer {
-    let physical = !request.preserve_symlinks.unwrap_or(false);
+    let physical = !request.preserve_symlinks.0;
     let directory = match request.exec_dir.as_deref() {
         Some(asked) => usable_directory(Some(asked), physical).ok_or_else(|| {
             ApiError::bad_request(format!("exec_dir {asked:?} is not an absolute path of a directory"))
@@ -60,9 +67,11 @@ async fn create(State(app): State<App>, JsonBody(request): JsonBody<CreateReques
     Ok(ok("Session created", CreateResult { session_id: session.id.clone(), working_dir }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct UpdateRequest {
+    /// The session.
     id: String,
+    /// Seconds a command may print nothing before its caller is told, also the one in progress; 120 unless given.
     no_change_timeout: Option<Seconds>,
 }
 
@@ -71,18 +80,22 @@ async fn update(State(app): State<App>, JsonBody(request): JsonBody<UpdateReques
     Ok(ok("Session updated", ()))
 }
 
-#[derive(Serialize)]
-struct SessionInfo {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SessionInfo {
     working_dir: String,
+    /// RFC 3339.
     created_at: String,
+    /// RFC 3339.
     last_used_at: String,
     age_seconds: u64,
     status: Status,
+    /// The command in progress.
     current_command: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Sessions {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Sessions {
+    /// By id.
     sessions: BTreeMap<String, SessionInfo>,
 }
 
@@ -107,13 +120,16 @@ fn info(session: &Arc<Session>) -> SessionInfo {
     }
 }
 
-#[derive(Serialize)]
-struct Stats {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Stats {
     total_sessions: usize,
+    /// Busy, or used within five minutes.
     active_sessions: usize,
     idle_sessions: usize,
     max_sessions: usize,
+    /// Seconds after which an idle session without a name is ended.
     session_timeout: u64,
+    /// From 0 to 1.
     usage_ratio: f64,
 }
 

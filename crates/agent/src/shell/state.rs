@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::clean::Cleaner;
 use crate::output::{Budget, Output};
@@ -20,7 +21,7 @@ const OLD_RECORD: usize = 4_000;
 /// Characters of output an answer has unless `truncate` is off.
 const TRUNCATED: usize = 30_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Status {
     Running,
@@ -46,6 +47,34 @@ pub(crate) struct EndingSteps {
     pub(crate) taken: u32,
 }
 
+/// When it is looked whether bash still runs the command, or was thrown to a prompt that leads nowhere.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Watch {
+    pub(crate) next: Instant,
+    gap: Duration,
+    /// It looked so the last time.
+    suspected: bool,
+}
+
+impl Watch {
+    /// The first look, and the second at what looks wrong: longer than bash takes between two commands.
+    const SHORT: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_secs(5);
+
+    pub(crate) fn begin(now: Instant) -> Self {
+        Self { next: now + Self::SHORT, gap: Self::SHORT, suspected: false }
+    }
+
+    /// Takes what was seen now. `true`: it was seen twice, and bash is to be called back.
+    pub(crate) fn seen(&mut self, adrift: bool, now: Instant) -> bool {
+        let certain = adrift && self.suspected;
+        self.suspected = adrift && !certain;
+        self.gap = if self.suspected { Self::SHORT } else { (self.gap * 2).min(Self::LONG) };
+        self.next = now + self.gap;
+        certain
+    }
+}
+
 impl Ending {
     pub(crate) fn status(self) -> Status {
         match self {
@@ -68,6 +97,7 @@ pub(crate) struct Execution {
     pub(crate) no_change: Duration,
     pub(crate) hard_deadline: Option<Instant>,
     pub(crate) ending: Option<EndingSteps>,
+    pub(crate) watch: Watch,
     /// Held while the command runs: the next one in the queue gets it.
     turn: Option<OwnedSemaphorePermit>,
 }
@@ -95,6 +125,7 @@ impl Execution {
             no_change: order.no_change,
             hard_deadline: order.hard.and_then(|hard| now.checked_add(hard)),
             ending: None,
+            watch: Watch::begin(now),
             turn: Some(turn),
         }
     }
@@ -134,8 +165,10 @@ impl Execution {
 }
 
 /// One entry of `console` in the answers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct ConsoleRecord {
+    /// The prompt.
+    #[schema(value_type = String)]
     ps1: &'static str,
     pub(crate) command: String,
     pub(crate) output: String,
@@ -191,4 +224,24 @@ pub(crate) fn transcript(console: &[ConsoleRecord]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bash_is_called_back_when_it_was_seen_adrift_twice_in_a_row() {
+        let mut now = Instant::now();
+        let mut watch = Watch::begin(now);
+        for (adrift, certain) in [(true, false), (false, false), (true, false), (true, true), (true, false)] {
+            assert!(watch.next > now);
+            now = watch.next;
+            assert_eq!(watch.seen(adrift, now), certain);
+        }
+        for _ in 0..20 {
+            assert!(!watch.seen(false, now));
+        }
+        assert_eq!(watch.next - now, Watch::LONG);
+    }
 }

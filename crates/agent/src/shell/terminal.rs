@@ -36,7 +36,7 @@ use rustix::termios::{
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use crate::process::{Exit, Launch, Reaper, Started};
+use crate::process::{Exit, Launch, Reaper, Started, tree};
 
 const BOOT: &str = include_str!("boot.sh");
 const COMMAND_FD: i32 = 100;
@@ -198,6 +198,18 @@ impl Terminal {
             Err(rustix::io::Errno::IO) => Ok(0),
             other => Ok(other?),
         }
+    }
+
+    /// Whether bash has taken its command, runs it no longer, and waits: it holds the status pipe, which is
+    /// closed in it while a command runs. Seen for longer than the loop takes for its own affairs, bash is
+    /// at a prompt that does not lead back into the loop.
+    pub(crate) fn is_adrift(&self) -> bool {
+        let pid = self.pid.as_raw_nonzero();
+        let taken = rustix::fs::tell(&self.command).is_ok_and(|offset| offset > 0);
+        let Ok(pipe) = rustix::fs::fstat(self.status.get_ref()) else { return false };
+        let holds = std::fs::read_link(format!("/proc/{pid}/fd/{STATUS_FD}"))
+            .is_ok_and(|target| target.as_os_str() == format!("pipe:[{}]", pipe.st_ino).as_str());
+        taken && holds && self.foreground() == Some(self.pid) && tree::is_asleep(self.pid)
     }
 
     /// Where bash is, with symbolic links resolved.

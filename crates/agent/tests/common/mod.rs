@@ -2,9 +2,10 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test binary uses its own part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -95,8 +96,12 @@ impl Drop for Agent {
     }
 }
 
+/// An address of this test process's own: a port alone, let go of, may be given to another.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static AGENTS: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, high, low, AGENTS.fetch_add(1, Ordering::Relaxed));
+    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
 }
 
 /// Polls until `done`, which has to happen within the deadline.
@@ -188,6 +193,50 @@ impl Client {
                 return (status, length);
             }
         }
+    }
+
+    /// Asks for an answer in events. Its head is read.
+    pub fn ask_for_events(&mut self, path: &str, body: &Value) {
+        let body = body.to_string();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: text/event-stream\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        self.raw(&[head.as_bytes(), body.as_bytes()].concat());
+        assert_eq!(self.head().0, 200);
+    }
+
+    /// The next event of a chunked answer: its name and data. `None`: the answer is complete.
+    pub fn event(&mut self, pending: &mut String) -> Option<(String, Value)> {
+        loop {
+            if let Some((event, rest)) = pending.split_once("\n\n") {
+                let field =
+                    |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                let found = field("event:").map(|name| {
+                    (name.to_owned(), serde_json::from_str(field("data:").unwrap_or("")).unwrap())
+                });
+                *pending = rest.to_owned();
+                if found.is_some() {
+                    return found;
+                }
+                continue;
+            }
+            let mut size = String::new();
+            self.stream.read_line(&mut size).unwrap();
+            let size = usize::from_str_radix(size.trim(), 16).unwrap();
+            let mut chunk = vec![0; size + 2];
+            self.stream.read_exact(&mut chunk).unwrap();
+            if size == 0 {
+                return None;
+            }
+            pending.push_str(std::str::from_utf8(&chunk[..size]).unwrap());
+        }
+    }
+
+    /// All events of an answer.
+    pub fn events(&mut self) -> Vec<(String, Value)> {
+        let mut pending = String::new();
+        std::iter::from_fn(|| self.event(&mut pending)).collect()
     }
 
     /// Reads and drops `length` bytes.

@@ -23,9 +23,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 
-pub(crate) use routes::router;
-#[cfg(feature = "fuzzing")]
-pub(crate) use routes::{CreateRequest, PollRequest};
+pub(crate) use routes::{CreateRequest, PollRequest, WaitRequest, router};
 
 /// Events one watcher keeps for those who poll; older ones are lost, and the answer says so.
 const KEPT: usize = 4096;

@@ -17,10 +17,12 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::follow::{Directories, follow};
 use super::{Log, Watcher};
 use crate::app::App;
+use crate::defaults::OnByDefault;
 use crate::file::paths::Target;
 use crate::file::{Failure, globs};
 use crate::http::{ApiError, JsonBody, reply};
@@ -38,12 +40,18 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/file/watch/{id}/events", get(events))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateRequest {
+    /// A directory or file.
     path: String,
-    recursive: Option<bool>,
+    /// Also what lies in directories below.
+    recursive: OnByDefault,
+    /// Globs of what to leave out; version control and dependencies unless given.
     exclude: Option<Vec<String>>,
+    /// Milliseconds in which changes of one kind to one path are one event.
+    #[schema(minimum = 50, maximum = 5000, default = 300)]
     debounce: Option<u64>,
+    /// Globs of what to tell of; everything unless given.
     include_patterns: Option<Vec<String>>,
 }
 
@@ -58,7 +66,7 @@ async fn create(
     let excluded =
         request.exclude.unwrap_or_else(|| EXCLUDED.iter().map(|glob| (*glob).to_owned()).collect());
     let included = request.include_patterns.unwrap_or_default();
-    let recursive = request.recursive.unwrap_or(true);
+    let recursive = request.recursive.0;
     let watcher =
         open(&app, request.path, recursive, excluded, included, Duration::from_millis(debounce)).await?;
     let mut watchers = app.watches().by_id.lock();
@@ -121,11 +129,16 @@ async fn stop(State(app): State<App>, UrlPath(id): UrlPath<String>) -> Result<Re
     Ok(reply::json(StatusCode::OK, &json!({ "watcher_id": id, "stopped": true })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct PollRequest {
+    /// Events after this one; also called `since`.
     #[serde(alias = "since")]
+    #[schema(default = 0)]
     cursor: Option<u64>,
+    /// Events at most, from 1 to 1,000.
+    #[schema(default = 100)]
     limit: Option<usize>,
+    /// Seconds to wait for an event, never more than 300; none unless given.
     timeout: Option<Seconds>,
 }
 
@@ -170,10 +183,13 @@ async fn events(State(app): State<App>, UrlPath(id): UrlPath<String>) -> Result<
     Ok(Sse::new(follow).keep_alive(KeepAlive::default()).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct WaitRequest {
+    /// What is waited for; it need not exist.
     path: String,
+    /// Seconds, from 1 to 300; 30 unless given.
     timeout: Option<Seconds>,
+    /// Of `create`, `write`, `remove`, `rename` and `chmod`; all unless given.
     event_types: Option<Vec<String>>,
 }
 
