@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the delivered program beside the budgets of the design and the machine's own floor.
 
 mod agent;
+mod embedded;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -28,6 +29,8 @@ pub struct Bench {
 enum What {
     /// The server on Kubernetes: calls, throughput, memory, time to the first answer
     Kubernetes(Kubernetes),
+    /// Sandboxes of this machine: calls, throughput, memory, what is left, beside other programs
+    Embedded(embedded::Embedded),
     /// The sandbox agent: calls, load, transfers, searches, memory
     Agent(agent::Agent),
 }
@@ -64,6 +67,7 @@ struct Kubernetes {
 pub fn run(arguments: &Bench) -> Result<()> {
     match &arguments.what {
         What::Kubernetes(arguments) => kubernetes(arguments),
+        What::Embedded(arguments) => embedded::run(arguments),
         What::Agent(arguments) => agent::run(arguments),
     }
 }
