@@ -96,16 +96,9 @@ impl Left {
         }
     }
 
-    /// Children of ours, and whatever writes into the log of a sandbox.
     fn processes(&mut self, up: &Up, ours: &[(&str, u32)]) {
-        let sandboxes = up.state.join("sandboxes");
-        for pid in proc::all() {
-            let parent = proc::parent(pid);
-            let child = ours.iter().any(|(_, of)| Some(*of) == parent);
-            let log = fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|log| log.starts_with(&sandboxes));
-            if child || log || ours.iter().any(|(_, of)| *of == pid) {
-                self.add("processes", proc::arguments(pid).join(" "));
-            }
+        for pid in proc::all().into_iter().filter(|pid| is_ours(up, ours, *pid)) {
+            self.add("processes", proc::arguments(pid).join(" "));
         }
     }
 
@@ -127,6 +120,7 @@ impl Left {
         }
     }
 
+    /// Ours only: other servers on this machine come and go.
     fn networks(&mut self, up: &Up, ours: &[(&str, u32)]) {
         let own = fs::read_link("/proc/self/ns/net").ok();
         let mut namespaces: BTreeSet<PathBuf> = BTreeSet::new();
@@ -134,26 +128,47 @@ impl Left {
             let held = proc::descriptors(*pid).into_iter();
             namespaces.extend(held.filter(|to| to.to_string_lossy().starts_with("net:")));
         }
-        for pid in proc::all() {
+        for pid in proc::all().into_iter().filter(|pid| is_ours(up, ours, *pid)) {
             namespaces.extend(fs::read_link(format!("/proc/{pid}/ns/net")));
         }
         for _ in namespaces.iter().filter(|namespace| Some(*namespace) != own.as_ref()) {
             self.add("network namespaces", "one");
         }
-        for name in proc::names(Path::new("/sys/class/net")) {
-            // Those of sandboxes are numbered as they come.
-            let name = name.split_once('-').map_or(name.as_str(), |(prefix, _)| prefix);
-            self.add("interfaces", name);
-        }
+        let tag = tag(&up.machine());
         let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
-        for line in routes.lines().skip(1) {
-            let name = line.split(['\t', '-']).next().unwrap_or_default();
-            self.add("routes", name);
+        let of_routes = routes.lines().skip(1).filter_map(|line| line.split('\t').next());
+        let interfaces = proc::names(Path::new("/sys/class/net"));
+        let of_interfaces = interfaces.iter().map(String::as_str);
+        let named =
+            of_interfaces.map(|name| ("interfaces", name)).chain(of_routes.map(|name| ("routes", name)));
+        for (kind, name) in named.filter(|(_, name)| name.get(2..).is_some_and(|rest| rest.starts_with(&tag)))
+        {
+            // Those of sandboxes are numbered as they come.
+            self.add(kind, name.split_once('-').map_or(name, |(prefix, _)| prefix));
         }
         for _ in 0..set_elements(&up.machine()).unwrap_or(0) {
             self.add("elements of nft sets", "one");
         }
     }
+}
+
+/// A process of ours, a child of one, or whatever writes into the log of a sandbox.
+fn is_ours(up: &Up, ours: &[(&str, u32)], pid: u32) -> bool {
+    let parent = proc::parent(pid);
+    let log = || {
+        fs::read_link(format!("/proc/{pid}/fd/1"))
+            .is_ok_and(|log| log.starts_with(up.state.join("sandboxes")))
+    };
+    ours.iter().any(|(_, of)| *of == pid || Some(*of) == parent) || log()
+}
+
+/// What interfaces of a machine have in their names, after two letters: as the embedded backend's `addressing` makes it.
+fn tag(machine: &str) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let hash = machine.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (0..6).map(|at| char::from(ALPHABET[usize::try_from(hash >> (5 * at) & 31).unwrap_or(0)])).collect()
 }
 
 /// Whether elements of sets can be counted here.

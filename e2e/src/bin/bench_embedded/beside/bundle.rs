@@ -17,19 +17,9 @@ pub(super) fn make(world: &World, program: &'static str) -> Result<Oci, String> 
     let bundle = world.path(program);
     let root = bundle.join("rootfs");
     root_directories(world, &root).map_err(|error| format!("its root: {error}"))?;
-    let without_groups = program == "crun" && has_both_versions();
-    let mut config = config(world);
-    if without_groups && let Some(linux) = config["linux"].as_object_mut() {
-        linux.remove("resources");
-    }
-    let config = config.to_string();
+    let config = config(world).to_string();
     std::fs::write(bundle.join("config.json"), config).map_err(|error| format!("its config: {error}"))?;
-    Ok(Oci { program, bundle, root: world.path(&format!("{program}-state")), without_groups })
-}
-
-/// Whether control groups of both versions are mounted.
-fn has_both_versions() -> bool {
-    Path::new("/sys/fs/cgroup/unified").exists()
+    Ok(Oci { program, bundle, root: world.path(&format!("{program}-state")) })
 }
 
 /// Places to mount on; the root itself is read-only.

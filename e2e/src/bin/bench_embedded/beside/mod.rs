@@ -7,8 +7,7 @@
 //!   system's files (we lay a writable layer over them), no Landlock, one limit for all commands, no way out of the
 //!   network, no port outside (we connect inside their network), no record, and nobody who restarts them;
 //! - bubblewrap: no control groups, no filter of system calls;
-//! - runc, crun: a filter that forbids some calls instead of one that allows some;
-//! - crun, on a machine with control groups of both versions: none, because it refuses to start there otherwise.
+//! - runc, crun: a filter that forbids some calls instead of one that allows some.
 
 mod bundle;
 mod bwrap;

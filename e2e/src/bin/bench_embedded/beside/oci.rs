@@ -10,8 +10,6 @@ pub(super) struct Oci {
     pub(super) bundle: PathBuf,
     /// Where it notes what runs.
     pub(super) root: PathBuf,
-    /// Where it cannot have control groups: crun refuses machines that have both versions of them.
-    pub(super) without_groups: bool,
 }
 
 pub(super) struct Sandbox {
@@ -35,9 +33,6 @@ impl Oci {
         };
         let mut command = Command::new(self.program);
         command.arg("--root").arg(&self.root);
-        if self.without_groups {
-            command.args(["--cgroup-manager", "disabled"]);
-        }
         command.args(["run", "--detach", "--preserve-fds"]);
         // Counted from the third on.
         command.arg((world.passed.number() - 2).to_string());
