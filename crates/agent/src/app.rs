@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use axum::Router;
 use tokio::sync::Semaphore;
 
 use crate::auth::Gate;
@@ -57,11 +58,14 @@ struct Shared {
     hooks: Hooks,
     watches: Watches,
     terminals: Terminals,
+    /// They hold the state they are part of, which lives as long as the process.
+    routes: OnceLock<Router>,
 }
 
 impl App {
     pub(crate) fn new(options: &Options, reaper: Reaper) -> std::io::Result<Self> {
         let pool = Pool::start(POOL_THREADS)?;
+        let context = Context::new(options, &pool);
         let environment = command_environment(&options.home);
         let surroundings = Arc::new(Surroundings {
             reaper,
@@ -83,14 +87,20 @@ impl App {
                 },
                 hosts: options.hosts.clone(),
                 gate: Gate::new(options.token_key.clone(), options.ticket_life),
-                context: Context::new(options),
+                context,
                 undo: Undo::default(),
                 codes: Codes::default(),
                 hooks: Hooks::new(&options.hooks),
                 watches: Watches::default(),
                 terminals: Terminals::default(),
+                routes: OnceLock::new(),
             }),
         })
+    }
+
+    /// Every route, built when the first is asked for: a health check needs none.
+    pub(crate) fn routes(&self) -> Router {
+        self.shared.routes.get_or_init(|| crate::routes::all(self.clone())).clone()
     }
 
     pub(crate) fn home(&self) -> Arc<Path> {

@@ -4,7 +4,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -42,15 +42,31 @@ pub(crate) struct Context {
     home: String,
     workspace: String,
     system: System,
+    programs: Arc<OnceLock<Programs>>,
+    ports: Arc<Mutex<Ports>>,
+}
+
+/// What can be run here. It takes some eighty system calls to find, so a start does not wait for it.
+struct Programs {
     runtime: Value,
     tools: Value,
-    ports: Arc<Mutex<Ports>>,
+}
+
+impl Programs {
+    fn find() -> Self {
+        let path = SearchPath::of_this_process().without_repetitions();
+        let runtimes = |name| runtimes(&path, name);
+        Self {
+            runtime: json!({ "python": runtimes("python3"), "nodejs": runtimes("node") }),
+            tools: tools(&path),
+        }
+    }
 }
 
 /// The ports last seen, because looking takes the kernel milliseconds on a busy machine.
 struct Ports {
     seen: Vec<u16>,
-    looked: Option<Instant>,
+    looked: Instant,
 }
 
 /// How old the list of ports may be before it is looked at again, for the next answer.
@@ -111,22 +127,28 @@ impl Answer {
 }
 
 impl Context {
-    pub(crate) fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options, pool: &Pool) -> Self {
+        let programs = Arc::new(OnceLock::new());
+        let shared = Arc::clone(&programs);
+        pool.leave(move || {
+            shared.get_or_init(Programs::find);
+        });
+        // Nothing else listens where nothing else was started.
+        let ports = Ports { seen: vec![options.listen.port()], looked: Instant::now() };
         Self {
             home: options.home.to_string_lossy().into_owned(),
             workspace: options.workspace.to_string_lossy().into_owned(),
             system: System::read(),
-            runtime: json!({ "python": runtimes("python3"), "nodejs": runtimes("node") }),
-            tools: tools(),
-            ports: Arc::new(Mutex::new(Ports { seen: vec![options.listen.port()], looked: None })),
+            programs,
+            ports: Arc::new(Mutex::new(ports)),
         }
     }
 
     /// Ports on which something listens, as last seen; a look for the next answer is left to the pool.
     fn occupied_ports(&self, pool: &Pool) -> Vec<String> {
         let mut ports = self.ports.lock();
-        if ports.looked.is_none_or(|looked| looked.elapsed() > PORTS_AGE) {
-            ports.looked = Some(Instant::now());
+        if ports.looked.elapsed() > PORTS_AGE {
+            ports.looked = Instant::now();
             let shared = Arc::clone(&self.ports);
             pool.leave(move || {
                 let seen = listening_ports();
@@ -138,6 +160,7 @@ impl Context {
 
     fn answer(&self, pool: &Pool) -> Answer {
         let System { os, release, arch, user, timezone } = self.system.clone();
+        let programs = self.programs.get_or_init(Programs::find);
         let summary = format!(
             "{os} {release} {arch}; user {user}; home {}; stockade agent {}",
             self.home,
@@ -156,8 +179,8 @@ impl Context {
                     "os": os, "os_version": release, "arch": arch, "user": user, "home_dir": self.home,
                     "workspace": self.workspace, "timezone": timezone, "occupied_ports": self.occupied_ports(pool),
                 },
-                "runtime": self.runtime,
-                "utils": self.tools,
+                "runtime": programs.runtime,
+                "utils": programs.tools,
             }),
         }
     }
@@ -201,14 +224,41 @@ fn timezone() -> String {
 
 /// The program of that name in `PATH`.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(name))
-        .find(|file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && !file.is_dir())
+    SearchPath::of_this_process().find(name)
 }
 
-fn runtimes(name: &str) -> Value {
-    let Some(program) = find_program(name) else { return json!([]) };
+/// The directories of `PATH`.
+struct SearchPath(Vec<PathBuf>);
+
+impl SearchPath {
+    fn of_this_process() -> Self {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        Self(std::env::split_paths(&path).collect())
+    }
+
+    /// Without directories that are another of them: on most systems `/bin` is `/usr/bin`.
+    fn without_repetitions(self) -> Self {
+        let mut seen = Vec::new();
+        let is_new = |directory: &PathBuf| {
+            let Ok(stat) = rustix::fs::stat(directory) else { return false };
+            let place = (stat.st_dev, stat.st_ino);
+            let is_new = !seen.contains(&place);
+            seen.push(place);
+            is_new
+        };
+        Self(self.0.into_iter().filter(is_new).collect())
+    }
+
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        let files = self.0.iter().map(|directory| directory.join(name));
+        let runs =
+            |file: &PathBuf| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && !file.is_dir();
+        files.into_iter().find(runs)
+    }
+}
+
+fn runtimes(path: &SearchPath, name: &str) -> Value {
+    let Some(program) = path.find(name) else { return json!([]) };
     let version = version_by_name(&program).unwrap_or_else(|| "unknown".to_owned());
     json!([{ "ver": version, "bin": program.to_string_lossy(), "alias": [name] }])
 }
@@ -221,10 +271,10 @@ pub(crate) fn version_by_name(program: &Path) -> Option<String> {
     version.contains('.').then(|| version.to_owned())
 }
 
-fn tools() -> Value {
+fn tools(path: &SearchPath) -> Value {
     let mut categories: Vec<(&str, Vec<Value>)> = Vec::new();
     for (category, name, description) in TOOLS {
-        if find_program(name).is_none() {
+        if path.find(name).is_none() {
             continue;
         }
         let tool = json!({ "name": name, "description": description });

@@ -12,13 +12,15 @@ use crate::app::App;
 use crate::extras::hooks;
 use crate::options::Options;
 use crate::process::{Reaper, inherited, spawn, tree};
-use crate::{memory, routes, server};
+use crate::{memory, server};
 
 /// Threads that serve calls; a sandbox rarely has more cores.
 const WORKERS: usize = 2;
 const STACK: usize = 1024 * 1024;
 /// How often sessions nobody uses are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How long after the start the agent counts as idle for the first time.
+const AFTER_START: Duration = Duration::from_secs(2);
 /// How often the end of the last processes is checked for while the agent ends.
 const END_POLL: Duration = Duration::from_millis(20);
 
@@ -60,9 +62,7 @@ pub fn run(options: &Options) -> io::Result<()> {
             () = &mut shutdown => return Ok(()),
         }
         workers.spawn(hooks::run_after(app.clone(), options.hooks.clone()));
-        let routes = routes::all(app.clone());
-        memory::let_go_of_program();
-        server::serve(listener, app.clone(), routes, workers.handle().clone(), shutdown).await
+        server::serve(listener, app.clone(), workers.handle().clone(), shutdown).await
     });
     workers.block_on(end(app, options.grace));
     workers.shutdown_timeout(Duration::from_millis(100));
@@ -80,6 +80,9 @@ fn worker_runtime() -> io::Result<Runtime> {
 }
 
 async fn sweep(app: App) {
+    // What only the start needs. Not at once: the first calls follow on its heels, and would bring it back.
+    tokio::time::sleep(AFTER_START).await;
+    memory::let_go_of_program();
     loop {
         tokio::time::sleep(SWEEP).await;
         app.shells().sweep().await;

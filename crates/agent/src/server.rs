@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
+use axum::extract::State;
 use axum::response::IntoResponse;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -26,7 +26,7 @@ use tower::ServiceExt;
 use crate::app::App;
 use crate::http::leftover::Leftover;
 use crate::http::{ApiError, guard};
-use crate::{auth, preview};
+use crate::{auth, context, preview};
 
 const HEALTH: &str = "/v1/sandbox";
 const HEALTH_START: &[u8] = b"GET /v1/sandbox";
@@ -52,13 +52,12 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub(crate) async fn serve(
     listener: std::net::TcpListener,
     app: App,
-    routes: Router,
     workers: Handle,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let service = Front { app, routes, workers };
+    let service = Front { app, workers };
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -80,7 +79,6 @@ pub(crate) async fn serve(
 #[derive(Clone)]
 struct Front {
     app: App,
-    routes: Router,
     workers: Handle,
 }
 
@@ -132,9 +130,14 @@ impl Front {
                 return refused.into_response();
             }
         };
-        let health = port.is_none() && parts.method == Method::GET && parts.uri.path() == HEALTH;
-        let dispatched = dispatch(self.app, self.routes, port, Request::from_parts(parts, body));
-        let response = match elsewhere.filter(|_| !health) {
+        if port.is_none() && parts.method == Method::GET && parts.uri.path() == HEALTH {
+            drop(body);
+            let answer = context::sandbox(State(self.app), parts.headers).await;
+            leftover.discard().await;
+            return answer;
+        }
+        let dispatched = dispatch(self.app, port, Request::from_parts(parts, body));
+        let response = match elsewhere {
             None => dispatched.await,
             Some(workers) => workers
                 .spawn(dispatched)
@@ -172,11 +175,11 @@ impl Front {
     }
 }
 
-async fn dispatch(app: App, routes: Router, port: Option<u16>, request: Request<Body>) -> Response<Body> {
+async fn dispatch(app: App, port: Option<u16>, request: Request<Body>) -> Response<Body> {
     if let Some(port) = port {
         return preview::to_port(app, port, request).await.unwrap_or_else(IntoResponse::into_response);
     }
-    match routes.oneshot(request).await {
+    match app.routes().oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     }

@@ -98,7 +98,7 @@ async fn run(app: App, name: &str, arguments: &Value) -> Option<Value> {
         .header(header::CONTENT_TYPE, "application/json")
         .body(Body::from(arguments.to_string()));
     let answer = match request {
-        Ok(request) => match crate::routes::all(app).oneshot(request).await {
+        Ok(request) => match app.routes().oneshot(request).await {
             Ok(response) => body_of(response).await,
             Err(never) => match never {},
         },
