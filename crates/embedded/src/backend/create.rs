@@ -15,7 +15,8 @@ use super::entry::{Entry, Turn};
 use super::error::StartFailure;
 use super::inner::{Inner, Slot};
 use super::places::{self, Place};
-use super::request::{self, Asked};
+use super::request::Asked;
+use super::sameness::{check_extensions, check_same};
 use super::{mounts, remove, start};
 use crate::launch::spec::UserMap;
 use crate::relay::RelayError;
@@ -75,19 +76,21 @@ async fn find(
     if entry.seen().gone {
         return Ok(None);
     }
+    let contract = inner.settings.storage.contract;
     match entry.phase() {
         Phase::Making | Phase::Deleting => {
             drop(turn);
             wait_until_gone(entry, started, deadline).await.map(|()| None)
         }
         Phase::Live => {
-            entry.with(|record| request::check_same(record, spec, asked, inner.settings.storage.contract))?;
+            entry.with(|record| check_same(record, spec, asked, contract))?;
+            entry.with(|record| check_extensions(record, spec, asked))?;
             start::on_demand(inner, entry, &turn).await?;
             Ok(Some(entry.seen().sandbox))
         }
         Phase::Failed => {
-            entry.with(|record| request::check_same(record, spec, asked, inner.settings.storage.contract))?;
-            // It never runs again; whoever creates the sandbox wants one that does.
+            entry.with(|record| check_same(record, spec, asked, contract))?;
+            // It never runs again; whoever creates the sandbox wants one that does, and with what is asked for now.
             tracing::info!(sandbox_id = %entry.id, "replacing a sandbox that failed");
             remove::mark(inner, entry, &turn)?;
             let _ = timeout_at(deadline, remove::in_background(inner, entry, turn)).await;

@@ -18,6 +18,7 @@ mod process;
 mod relays;
 mod remove;
 mod request;
+mod sameness;
 mod start;
 mod status;
 mod tend;

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use stockade_core::backend::Conflict;
 use stockade_core::layout::LarkSupport;
 use stockade_core::resources::{Amount, Bytes, Millicores};
-use stockade_core::{BackendError, ContractVersion, SandboxSpec, signature};
+use stockade_core::{BackendError, SandboxSpec, signature};
 
 use super::mounts;
 use crate::launch::spec::{Bind, LaunchSpec, RootFs, UserMap, WritableLayer};
 use crate::network::{Network, ResolvedPolicy};
 use crate::settings::{EmbeddedSettings, WritableKind};
-use crate::state::record::{Record, StoredLimits};
+use crate::state::record::StoredLimits;
 
 /// There is no Lark CLI without images.
 pub(crate) const LARK: LarkSupport = LarkSupport { runtime: false, broker: false };
@@ -107,26 +106,6 @@ fn environment(spec: &SandboxSpec, settings: &EmbeddedSettings) -> BTreeMap<Stri
     // Callers that reach sandboxes by this name send it; the agent knows no others than addresses.
     variables.insert("STOCKADE_ALLOWED_HOSTS".to_owned(), settings.node_host.clone());
     variables
-}
-
-/// Whether what is there is what is asked for. Under contract 1 mounts do not count.
-pub(crate) fn check_same(
-    record: &Record,
-    spec: &SandboxSpec,
-    asked: &Asked,
-    contract: ContractVersion,
-) -> Result<(), BackendError> {
-    let conflict = |conflict| Err(BackendError::Conflict { id: spec.id.clone(), conflict });
-    if record.identity.user != spec.user {
-        return conflict(Conflict::User);
-    }
-    if record.identity.thread != spec.thread {
-        return conflict(Conflict::Thread);
-    }
-    if contract >= ContractVersion::V2 && record.signature != asked.signature {
-        return conflict(Conflict::Mounts);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
