@@ -311,8 +311,42 @@ fn is_loopback_name(host: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use stockade_core::ContractVersion;
+
     use super::*;
+
+    /// What `up` has when no variable is set, with everything below a directory.
+    pub(crate) fn mk_settings(state_dir: &Path) -> EmbeddedSettings {
+        let base = HostPath::new(state_dir.join("data").to_str().unwrap()).unwrap();
+        EmbeddedSettings {
+            state_dir: state_dir.to_owned(),
+            bind: DEFAULT_BIND,
+            ports: PortRange::DEFAULT,
+            node_host: DEFAULT_NODE_HOST.to_owned(),
+            container_port: 8080,
+            storage: StorageLayout {
+                extra_mount_base: Some(base.clone()),
+                base,
+                skills: Skills::Views,
+                user_data: UserData::Base,
+                contract: ContractVersion::V2,
+            },
+            missing_views: MissingViews::Create,
+            environment: BTreeMap::new(),
+            limits: DefaultLimits::DEFAULT,
+            network: None,
+            subnet: None,
+            writable: WritableKind::Disk,
+            delete_grace: Duration::from_secs(5),
+            max_sandboxes: DEFAULT_MAX_SANDBOXES,
+            restarts: RestartLimit::DEFAULT,
+            log_bytes: DEFAULT_LOG_BYTES,
+            agent: None,
+        }
+    }
 
     #[test]
     fn a_port_range_is_read_as_it_is_written() {

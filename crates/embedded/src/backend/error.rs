@@ -38,11 +38,21 @@ pub enum StartError {
     /// The relay does not start.
     #[error("the relay cannot be started")]
     Relay(#[source] RelayError),
-    /// The directory of threads' files cannot be made.
-    #[error("{} is not there and cannot be made (DEER_FLOW_HOST_BASE_DIR)", path.display())]
-    Base {
+    /// Something else is where a directory of the operator's must be.
+    #[error("{} is no directory ({variable})", path.display())]
+    NotDirectory {
+        /// What is there.
+        path: PathBuf,
+        /// Which setting names it.
+        variable: &'static str,
+    },
+    /// A directory of the operator's cannot be made.
+    #[error("{} is not there and cannot be made ({variable})", path.display())]
+    Directory {
         /// The directory.
         path: PathBuf,
+        /// Which setting names it.
+        variable: &'static str,
         /// Why not.
         #[source]
         source: std::io::Error,

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod create;
+mod directories;
 mod down;
 mod end;
 mod entry;
@@ -23,7 +24,6 @@ mod start;
 mod status;
 mod tend;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ use relays::Relays;
 use crate::cgroup::Cgroups;
 use crate::facts::MachineFacts;
 use crate::network::{Network, NetworkOptions};
-use crate::settings::{EmbeddedSettings, MissingViews};
+use crate::settings::EmbeddedSettings;
 use crate::state::StateDir;
 use crate::state::record::Phase;
 use crate::state::trash::Trash;
@@ -80,7 +80,7 @@ impl EmbeddedBackend {
             return Err(StartError::Machine("the kernel refuses what every sandbox needs".to_owned()));
         }
         let state = StateDir::open(&settings.state_dir)?;
-        make_base(&settings)?;
+        directories::make(&settings)?;
         let boot_id = process::boot_id()
             .map_err(|source| StartError::Kernel { what: "which start of the machine this is", source })?;
         let trash = Trash::start(state.trash())?;
@@ -109,18 +109,6 @@ impl EmbeddedBackend {
         ];
         Ok(Arc::new(Self { inner, tasks }))
     }
-}
-
-/// The base directory has to be there for anything below it to be found without following links.
-fn make_base(settings: &EmbeddedSettings) -> Result<(), StartError> {
-    let path = PathBuf::from(settings.storage.base.as_str());
-    if path.is_dir() {
-        return Ok(());
-    }
-    if settings.missing_views == MissingViews::Empty {
-        tracing::warn!(path = %path.display(), "DEER_FLOW_HOST_BASE_DIR is not there; making it, empty");
-    }
-    std::fs::create_dir_all(&path).map_err(|source| StartError::Base { path, source })
 }
 
 impl Drop for EmbeddedBackend {
