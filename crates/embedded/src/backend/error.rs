@@ -103,6 +103,9 @@ fn said(last_words: &str) -> String {
 
 impl StartFailure {
     pub(crate) fn into_backend(self, id: &SandboxId) -> BackendError {
+        if let Self::Launch(error @ LaunchError::TooLarge { .. }) = &self {
+            return BackendError::Refused { message: error.to_string() };
+        }
         let message = format!("sandbox '{id}' cannot be started: {}", chain(&self));
         // The message has all of it already.
         BackendError::Unreachable { message, source: None }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use stockade_core::egress::NetworkMode;
 use stockade_core::layout::StorageLayout;
-use stockade_core::resources::Bytes;
+use stockade_core::resources::{Bytes, Resources};
 use stockade_embedded::EmbeddedSettings;
 use stockade_embedded::settings::{
     DEFAULT_BIND, DEFAULT_LOG_BYTES, DEFAULT_MAX_SANDBOXES, DEFAULT_NODE_HOST, DefaultLimits, MissingViews,
@@ -41,10 +41,6 @@ pub(super) const ONLY: [&str; 9] = [
     "STOCKADE_AGENT",
 ];
 
-/// The least memory a sandbox can start with: the agent, bash and a command.
-const LEAST_MEMORY: u64 = 16 << 20;
-/// The least room for files.
-const LEAST_STORAGE: u64 = 1 << 20;
 /// The fewest processes: the agent's threads and one command.
 const FEWEST_PIDS: u32 = 16;
 
@@ -105,10 +101,10 @@ fn read_limits(reader: &mut Reader<'_>) -> DefaultLimits {
     DefaultLimits {
         cpu: reader.parse("SANDBOX_CPU_LIMIT", str::parse).unwrap_or(default.cpu),
         memory: reader
-            .parse("SANDBOX_MEMORY_LIMIT", |text| quantity(text, Bytes(LEAST_MEMORY)))
+            .parse("SANDBOX_MEMORY_LIMIT", |text| quantity(text, Resources::LEAST_MEMORY))
             .unwrap_or(default.memory),
         storage: reader
-            .parse("SANDBOX_STORAGE_LIMIT", |text| quantity(text, Bytes(LEAST_STORAGE)))
+            .parse("SANDBOX_STORAGE_LIMIT", |text| quantity(text, Resources::LEAST_STORAGE))
             .unwrap_or(default.storage),
         pids: reader
             .parse("SANDBOX_PIDS_LIMIT", |text| number(text, FEWEST_PIDS, 1 << 20))

@@ -118,7 +118,7 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check(&["SANDBOX_PORT_RANGE=20000-20009"], "SANDBOX_PORT_RANGE", "SANDBOX_MAX allows 1000");
     check(&["NODE_HOST=host.docker.internal"], "NODE_HOST", "SANDBOX_BIND");
     check(&["SANDBOX_CPU_LIMIT=much"], "SANDBOX_CPU_LIMIT", "500m");
-    check(&["SANDBOX_MEMORY_LIMIT=1"], "SANDBOX_MEMORY_LIMIT", "at least 16Mi");
+    check(&["SANDBOX_MEMORY_LIMIT=16Mi"], "SANDBOX_MEMORY_LIMIT", "at least 32Mi");
     check(&["SANDBOX_STORAGE_LIMIT=1"], "SANDBOX_STORAGE_LIMIT", "at least 1Mi");
     check(&["SANDBOX_PIDS_LIMIT=1"], "SANDBOX_PIDS_LIMIT", "from 16");
     check(&["SANDBOX_NETWORK=on"], "SANDBOX_NETWORK", "isolated");
