@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use stockade_core::id::SandboxId;
-use stockade_embedded::relay::{Moment, Relay, RelayError, RelayEvent, Thaw};
+use stockade_embedded::relay::{Failure, Moment, Relay, RelayError, RelayEvent, Thaw};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -64,6 +64,32 @@ async fn a_request_that_waits_too_long_is_answered_in_the_agents_form() {
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(body["success"], false);
     assert_eq!(body["message"], "the sandbox did not start in time");
+}
+
+/// Every caller of a sandbox that is not started again, those who wait already and those who come.
+#[tokio::test]
+async fn who_asks_a_failed_sandbox_is_told_at_once_why() {
+    let mut world = World::new().await;
+    let (id, address) = world.listen("failed").await;
+    let mut early = connect(address).await;
+    early.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_eq!(world.event().await, RelayEvent::Wanted(id.clone()));
+    let failure = Failure { reason: "Evicted".into(), message: "its files are too large".into() };
+    world.relay.fail(&id, failure.clone()).await.unwrap();
+    // Told twice, or by the next server, it stays so.
+    world.relay.fail(&id, failure).await.unwrap();
+    let mut late = connect(address).await;
+    late.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    for mut caller in [early, late] {
+        // A request waits for 30 s, which is longer than this does.
+        let answer = String::from_utf8(rest(&mut caller).await.unwrap()).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 ") && !head.contains("retry-after"), "{head}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["reason"], "Evicted");
+        assert_eq!(body["message"], "the sandbox has failed (Evicted): its files are too large");
+    }
+    assert_eq!(world.listed(&id).await.refused, 2);
 }
 
 #[tokio::test]

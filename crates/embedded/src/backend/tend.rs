@@ -113,7 +113,7 @@ async fn evict(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, limit: u64) 
         Bytes(limit)
     );
     let failure = Failure { reason: "Evicted".to_owned(), message };
-    end::give_up(inner, entry, turn, failure);
+    end::give_up(inner, entry, turn, failure).await;
     let open = entry.open();
     start::kill(&open);
     if let Some(cgroup) = &open.cgroup

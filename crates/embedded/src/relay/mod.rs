@@ -4,6 +4,7 @@
 //!   callers ──► port ─ accept ─ first byte ─┬─ attached ───► socket made inside the sandbox's network
 //!                                           │                namespace ──► its agent, bytes both ways
 //!                                           ├─ paused ─────► written awake, Woken, then as above
+//!                                           ├─ failed ─────► 503 at once, with the reason
 //!                                           └─ not attached ► waits (bounded), Wanted; 503 after 30 s
 //!   server ◄── relay.sock: requests with descriptors, events ──► relay
 //! ```
@@ -39,4 +40,4 @@ pub use error::RelayError;
 pub use moment::Moment;
 pub use place::find;
 pub use start::RelayOptions;
-pub use wire::Listed;
+pub use wire::{Failure, Listed};

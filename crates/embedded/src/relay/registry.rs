@@ -51,6 +51,7 @@ impl Registry {
             Ask::Listen { id, address } => self.listen(id, address).await?,
             Ask::Attach { id, agent_port } => self.attach(&id, only(descriptors)?, agent_port)?,
             Ask::Detach { id } => self.port(&id)?.detach(),
+            Ask::Fail { id, failure } => self.port(&id)?.fail(failure),
             Ask::Pause { id, since, write } => {
                 let wake = Wake { descriptor: only(descriptors)?, bytes: write };
                 self.port(&id)?.pause(since, wake);
