@@ -283,6 +283,9 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    /// The word for [`Self::QuotaExceeded`].
+    pub const QUOTA_EXCEEDED: &'static str = "quota_exceeded";
+
     /// A stable word for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -299,7 +302,7 @@ impl BackendError {
             Self::Unreachable { .. } => "backend_unreachable",
             Self::TimedOut { .. } => "backend_timeout",
             Self::Forbidden { .. } => "backend_forbidden",
-            Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::QuotaExceeded { .. } => Self::QUOTA_EXCEEDED,
             Self::Refused { .. } => "refused",
             Self::Rejected { .. } => "backend_rejected",
             Self::PartialCleanup { .. } => "partial_cleanup",

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use stockade_core::id::SandboxId;
-use stockade_embedded::relay::{Failure, Moment, Relay, RelayError, RelayEvent, Thaw};
+use stockade_embedded::relay::{Failure, Moment, Relay, RelayError, RelayEvent, RelayOptions, Thaw};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -328,4 +328,28 @@ async fn names_need_the_right_to_listen_for_them() {
     let clients: stockade_embedded::settings::Subnet = "127.0.0.0/8".parse().unwrap();
     let refused = world.relay.serve_names(std::net::Ipv4Addr::new(127, 77, 0, 2), clients).await;
     assert!(refused.unwrap_err().to_string().contains("127.77.0.2:53"));
+}
+
+#[tokio::test]
+async fn a_relay_that_nobody_needs_ends_and_one_with_a_port_stays() {
+    let world = World::new().await;
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    let directory = tempfile::Builder::new().permissions(closed).tempdir().unwrap();
+    let options = RelayOptions { directory: directory.path().to_owned(), ..world.options.clone() };
+    let connect = || Relay::connect_or_start(options.clone());
+    let (relay, events) = connect().await.unwrap();
+    let first = relay.pid();
+    let id = SandboxId::new("kept").unwrap();
+    relay.listen(&id, world::free_address()).await.unwrap();
+    drop((relay, events));
+    let (relay, events) = connect().await.unwrap();
+    assert_eq!(relay.pid(), first, "it has a port");
+    relay.remove(&id).await.unwrap();
+    drop((relay, events));
+    // Held as long as it lives.
+    let life = std::fs::OpenOptions::new().write(true).open(directory.path().join("relay.lock")).unwrap();
+    timeout(SOON, tokio::task::spawn_blocking(move || life.lock())).await.unwrap().unwrap().unwrap();
+    let (relay, _events) = connect().await.unwrap();
+    assert_ne!(relay.pid(), first);
+    relay.shutdown().await.unwrap();
 }

@@ -87,6 +87,7 @@ impl Asked {
             binds: self.binds.clone(),
             environment: self.environment.clone(),
             name_server: None,
+            known_host: Some(settings.node_host.clone()),
             agent_port: settings.container_port,
             grace: settings.delete_grace,
         }
@@ -118,8 +119,6 @@ fn check_variables(spec: &SandboxSpec) -> Result<(), BackendError> {
 fn environment(spec: &SandboxSpec, settings: &EmbeddedSettings) -> BTreeMap<String, String> {
     let mut variables = settings.environment.clone();
     variables.extend(spec.env.clone());
-    // Callers that reach sandboxes by this name send it; the agent knows no others than addresses.
-    variables.insert("STOCKADE_ALLOWED_HOSTS".to_owned(), settings.node_host.clone());
     variables
 }
 

@@ -84,7 +84,11 @@ impl Relay {
     pub async fn connect_or_start(
         options: RelayOptions,
     ) -> Result<(Self, mpsc::Receiver<RelayEvent>), RelayError> {
-        let (relay, events, version) = Self::connect(&options).await?;
+        let (relay, events, version) = match Self::connect(&options).await {
+            // It was just ending, because nobody had needed it.
+            Err(RelayError::Ended) => Self::connect(&options).await?,
+            other => other?,
+        };
         if version == VERSION {
             return Ok((relay, events));
         }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The relay reads nothing of what it passes on, opens nothing that a sandbox names, and gives no descriptor
-//! to anybody. It knows nothing that the server could not tell it again: when it is killed, the server starts
+//! to anybody. It ends when the last server has left and no sandbox has a port. It knows nothing that the server could not tell it again: when it is killed, the server starts
 //! another and tells it everything anew.
 
 mod accept;

@@ -65,6 +65,11 @@ impl Registry {
         Ok(Answer::Done)
     }
 
+    /// Whether no sandbox has a port.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ports.lock().is_empty()
+    }
+
     /// Tells a server that came just now what an earlier one may not have heard.
     pub(super) fn want_again(&self) {
         for open in self.ports.lock().values() {
