@@ -12,6 +12,7 @@ mod inner;
 mod log;
 mod metrics;
 mod mounts;
+mod named;
 mod pause;
 mod places;
 mod plan;
@@ -76,6 +77,15 @@ impl EmbeddedBackend {
         if !problems.is_empty() {
             return Err(StartError::Settings(problems));
         }
+        // Before anything is made for settings that are wrong.
+        let named = settings.clone();
+        let problems = tokio::task::spawn_blocking(move || named::problems(&named)).await;
+        if let Ok(problems) = problems
+            && !problems.is_empty()
+        {
+            return Err(StartError::Settings(problems));
+        }
+        named::warn_of_ports(settings.ports);
         if !facts.can_isolate() {
             return Err(StartError::Machine("the kernel refuses what every sandbox needs".to_owned()));
         }

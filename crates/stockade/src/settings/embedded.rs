@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use stockade_core::layout::StorageLayout;
 use stockade_core::resources::{Bytes, Resources};
 use stockade_embedded::EmbeddedSettings;
 use stockade_embedded::settings::{
-    DEFAULT_BIND, DEFAULT_LOG_BYTES, DEFAULT_MAX_SANDBOXES, DEFAULT_NODE_HOST, DefaultLimits, MissingViews,
-    PortRange, RestartLimit, WritableKind,
+    DEFAULT_BIND, DEFAULT_LOG_BYTES, DefaultLimits, MissingViews, PortRange, RestartLimit, WritableKind,
+    default_max_sandboxes, default_node_host,
 };
 
 use super::env_file;
@@ -57,29 +58,26 @@ pub(super) struct Place {
 pub(super) fn read(reader: &mut Reader<'_>, place: Place) -> EmbeddedSettings {
     let limits = read_limits(reader);
     let restarts = reader.parse("SANDBOX_RESTARTS", |text| number(text, 0, 100));
+    let bind = reader.parse("SANDBOX_BIND", address).unwrap_or(DEFAULT_BIND);
+    let ports = reader.parse("SANDBOX_PORT_RANGE", str::parse).unwrap_or(PortRange::DEFAULT);
+    let subnet = reader.parse("SANDBOX_SUBNET", str::parse);
     let settings = EmbeddedSettings {
         state_dir: place.state_dir,
-        bind: reader
-            .parse("SANDBOX_BIND", |text| {
-                text.parse().map_err(|_| "must be an IP address of this machine, like 127.0.0.1 or 0.0.0.0")
-            })
-            .unwrap_or(DEFAULT_BIND),
-        ports: reader.parse("SANDBOX_PORT_RANGE", str::parse).unwrap_or(PortRange::DEFAULT),
-        node_host: reader
-            .parse("NODE_HOST", values::url_host)
-            .unwrap_or_else(|| DEFAULT_NODE_HOST.to_owned()),
+        bind,
+        ports,
+        node_host: reader.parse("NODE_HOST", values::url_host).unwrap_or_else(|| default_node_host(bind)),
         container_port: super::container_port(reader),
         storage: place.storage,
         missing_views: if place.own_base { MissingViews::Create } else { MissingViews::Empty },
         environment: read_environment(reader),
         limits,
         network: reader.parse("SANDBOX_NETWORK", network),
-        subnet: reader.parse("SANDBOX_SUBNET", str::parse),
+        subnet,
         writable: reader.parse("SANDBOX_WRITABLE", writable).unwrap_or(WritableKind::Disk),
         delete_grace: place.delete_grace,
         max_sandboxes: reader
             .parse("SANDBOX_MAX", |text| number(text, 1, 60_000))
-            .unwrap_or(DEFAULT_MAX_SANDBOXES),
+            .unwrap_or_else(|| default_max_sandboxes(ports, subnet)),
         restarts: RestartLimit {
             most: restarts.unwrap_or(RestartLimit::DEFAULT.most),
             ..RestartLimit::DEFAULT
@@ -91,7 +89,9 @@ pub(super) fn read(reader: &mut Reader<'_>, place: Place) -> EmbeddedSettings {
     };
     for problem in settings.problems() {
         // Values that are wrong by themselves were replaced by good ones and are named already.
-        reader.problem(problem.variable, &problem.found, problem.expected);
+        if !problem.beside.iter().any(|variable| reader.has_problem(variable)) {
+            reader.problem(problem.variable, &problem.found, problem.expected);
+        }
     }
     settings
 }
@@ -142,6 +142,16 @@ fn quantity<T: std::str::FromStr<Err: Display> + PartialOrd + Display>(
 fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| format!("must be a number from {least} to {most}"))
+}
+
+/// An address, IPv6 with or without the brackets it has in URLs.
+fn address(text: &str) -> Result<IpAddr, &'static str> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().map(IpAddr::V6),
+        None => text.parse(),
+    };
+    address.map_err(|_| "must be an IP address of this machine, like 127.0.0.1 or 0.0.0.0")
 }
 
 fn network(text: &str) -> Result<NetworkMode, &'static str> {

@@ -115,8 +115,11 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check(&["STOCKADE_STATE_DIR=state"], "STOCKADE_STATE_DIR", "absolute");
     check(&["SANDBOX_BIND=localhost"], "SANDBOX_BIND", "IP address");
     check(&["SANDBOX_PORT_RANGE=20000"], "SANDBOX_PORT_RANGE", "20000-29999");
-    check(&["SANDBOX_PORT_RANGE=20000-20009"], "SANDBOX_PORT_RANGE", "SANDBOX_MAX allows 1000");
+    check(&["SANDBOX_PORT_RANGE=20000-20009", "SANDBOX_MAX=11"], "SANDBOX_PORT_RANGE", "lower SANDBOX_MAX");
+    check(&["SANDBOX_SUBNET=10.0.0.0/24", "SANDBOX_MAX=252"], "SANDBOX_SUBNET", "lower SANDBOX_MAX");
+    check(&["SANDBOX_SUBNET=10.0.0.0/30"], "SANDBOX_SUBNET", "has 0 addresses");
     check(&["NODE_HOST=host.docker.internal"], "NODE_HOST", "SANDBOX_BIND");
+    check(&["NODE_HOST=127.0.0.2"], "NODE_HOST", "is not where the ports");
     check(&["SANDBOX_CPU_LIMIT=much"], "SANDBOX_CPU_LIMIT", "500m");
     check(&["SANDBOX_MEMORY_LIMIT=16Mi"], "SANDBOX_MEMORY_LIMIT", "at least 32Mi");
     check(&["SANDBOX_STORAGE_LIMIT=1"], "SANDBOX_STORAGE_LIMIT", "at least 1Mi");
@@ -134,6 +137,30 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check(&["SKILLS_PVC_NAME=skills"], "SKILLS_PVC_NAME", "SKILLS_HOST_PATH");
     check(&["USERDATA_PVC_NAME=data"], "USERDATA_PVC_NAME", "DEER_FLOW_HOST_BASE_DIR");
     check(&["DEER_FLOW_HOST_BASE_DIR=C:\\x"], "DEER_FLOW_HOST_BASE_DIR", "directory of this machine");
+}
+
+#[test]
+fn what_is_wrong_is_said_once() {
+    for environment in [
+        &["SANDBOX_MAX=0", "SANDBOX_PORT_RANGE=20000-20009"][..],
+        &["SANDBOX_BIND=localhost", "NODE_HOST=host.docker.internal"],
+    ] {
+        let error = load(environment).unwrap_err();
+        assert_eq!(error.problems().len(), 1, "{environment:?}: {error}");
+    }
+}
+
+#[test]
+fn what_is_not_said_follows_from_what_is() {
+    let settings = |environment: &[&str]| embedded(load(environment).unwrap());
+    for (bind, expect) in
+        [("10.1.2.3", "10.1.2.3"), ("0.0.0.0", "127.0.0.1"), ("[::1]", "[::1]"), ("::", "[::1]")]
+    {
+        assert_eq!(settings(&[&format!("SANDBOX_BIND={bind}")]).node_host, expect, "{bind}");
+    }
+    assert_eq!(settings(&[]).max_sandboxes, 1000);
+    assert_eq!(settings(&["SANDBOX_PORT_RANGE=20000-20009"]).max_sandboxes, 10);
+    assert_eq!(settings(&["SANDBOX_SUBNET=10.9.0.0/24"]).max_sandboxes, 251);
 }
 
 #[test]
