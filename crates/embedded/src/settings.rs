@@ -33,6 +33,8 @@ pub struct EmbeddedSettings {
     pub environment: BTreeMap<String, String>,
     /// The limits of sandboxes whose request names none.
     pub limits: DefaultLimits,
+    /// `SANDBOX_LIMITS`: what becomes of limits in a request that this machine cannot apply.
+    pub missing_limits: MissingLimits,
     /// `SANDBOX_NETWORK`: what a sandbox reaches whose request does not say; `None`: open where the machine lets
     /// us, else isolated.
     pub network: Option<NetworkMode>,
@@ -200,6 +202,15 @@ pub enum WritableKind {
     Disk,
     /// Into memory, where the limit is hard. It ends with the sandbox's processes.
     Tmpfs,
+}
+
+/// What becomes of limits that a request asks for and that the machine cannot apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingLimits {
+    /// The request is refused.
+    Refuse,
+    /// The sandbox is made without them, and the answer says so.
+    Accept,
 }
 
 /// The limits of a sandbox whose request names none.
@@ -414,6 +425,7 @@ pub(crate) mod tests {
             missing_views: MissingViews::Create,
             environment: BTreeMap::new(),
             limits: DefaultLimits::DEFAULT,
+            missing_limits: MissingLimits::Refuse,
             network: None,
             subnet: None,
             writable: WritableKind::Disk,

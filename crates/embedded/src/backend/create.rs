@@ -17,7 +17,7 @@ use super::inner::{Inner, Slot};
 use super::places::{self, Place};
 use super::request::Asked;
 use super::sameness::{check_extensions, check_same};
-use super::{mounts, remove, start};
+use super::{mounts, remove, start, unlimited};
 use crate::launch::spec::UserMap;
 use crate::relay::RelayError;
 use crate::state::record::{Life, Phase, Record};
@@ -37,6 +37,7 @@ pub(crate) async fn create(
     let started = Instant::now();
     let deadline = deadline.min(started + CREATE_LIMIT);
     let asked = Asked::of(spec, &inner.settings, &inner.network)?;
+    unlimited::refuse(&spec.resources, &inner.facts.cgroups, inner.settings.missing_limits)?;
     loop {
         let notes = match inner.entry(&spec.id) {
             Some(_) => Vec::new(),
@@ -125,6 +126,7 @@ async fn look_at_directories(
     if let Some(why) = inner.network.closed().filter(|_| left_to_us) {
         notes.push(format!("the network is isolated: {why}"));
     }
+    notes.extend(unlimited::note(&inner.facts.cgroups));
     Ok(notes)
 }
 

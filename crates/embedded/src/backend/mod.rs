@@ -24,6 +24,7 @@ mod sameness;
 mod start;
 mod status;
 mod tend;
+mod unlimited;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -109,6 +110,9 @@ impl EmbeddedBackend {
             state_dir = %state.root().display(), machine = state.machine().name(),
             privileged = facts.privileged, ports = %settings.ports, "embedded backend"
         );
+        if let Some(note) = unlimited::note(&facts.cgroups) {
+            tracing::warn!("sandboxes are {note}; `stockade doctor` says what to do");
+        }
         let parts = Parts { settings, facts, state, trash, boot_id, cgroups, network, relays, metrics };
         let inner = Arc::new(Inner::new(parts));
         inner.launcher().await.map_err(StartError::Launcher)?;

@@ -11,8 +11,8 @@ use stockade_core::layout::StorageLayout;
 use stockade_core::resources::{Bytes, Resources};
 use stockade_embedded::EmbeddedSettings;
 use stockade_embedded::settings::{
-    DEFAULT_BIND, DEFAULT_LOG_BYTES, DefaultLimits, MissingViews, PortRange, RestartLimit, WritableKind,
-    default_max_sandboxes, default_node_host,
+    DEFAULT_BIND, DEFAULT_LOG_BYTES, DefaultLimits, MissingLimits, MissingViews, PortRange, RestartLimit,
+    WritableKind, default_max_sandboxes, default_node_host,
 };
 
 use super::env_file;
@@ -30,7 +30,8 @@ pub(super) const BOUNDS: [&str; 5] = [
 ];
 
 /// The other variables that say something to this backend alone.
-pub(super) const ONLY: [&str; 9] = [
+pub(super) const ONLY: [&str; 10] = [
+    "SANDBOX_LIMITS",
     "SANDBOX_BIND",
     "SANDBOX_PORT_RANGE",
     "SANDBOX_SUBNET",
@@ -71,6 +72,7 @@ pub(super) fn read(reader: &mut Reader<'_>, place: Place) -> EmbeddedSettings {
         missing_views: if place.own_base { MissingViews::Create } else { MissingViews::Empty },
         environment: read_environment(reader),
         limits,
+        missing_limits: reader.parse("SANDBOX_LIMITS", missing_limits).unwrap_or(MissingLimits::Refuse),
         network: reader.parse("SANDBOX_NETWORK", network),
         subnet,
         writable: reader.parse("SANDBOX_WRITABLE", writable).unwrap_or(WritableKind::Disk),
@@ -159,6 +161,17 @@ fn network(text: &str) -> Result<NetworkMode, &'static str> {
         Some(mode @ (NetworkMode::Isolated | NetworkMode::Open)) => Ok(mode),
         Some(NetworkMode::Allowlist) => Err("is not built yet as a default; must be isolated or open"),
         None => Err("must be isolated (its own loopback only) or open (the internet, no private addresses)"),
+    }
+}
+
+fn missing_limits(text: &str) -> Result<MissingLimits, &'static str> {
+    match text {
+        "required" => Ok(MissingLimits::Refuse),
+        "where-possible" => Ok(MissingLimits::Accept),
+        _ => Err(
+            "must be required (a request whose limits cannot be applied is refused) or where-possible (it is taken, and \
+             the answer says which do not hold)",
+        ),
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 use stockade_core::egress::NetworkMode;
 use stockade_core::layout::UserData;
 use stockade_core::resources::{Bytes, Millicores};
-use stockade_embedded::settings::{DefaultLimits, MissingViews, PortRange, RestartLimit, WritableKind};
+use stockade_embedded::settings::{
+    DefaultLimits, MissingLimits, MissingViews, PortRange, RestartLimit, WritableKind,
+};
 use stockade_server::Access;
 
 use super::*;
@@ -67,6 +69,7 @@ fn every_variable_is_taken() {
         "SANDBOX_MEMORY_LIMIT=512Mi",
         "SANDBOX_STORAGE_LIMIT=1Gi",
         "SANDBOX_PIDS_LIMIT=64",
+        "SANDBOX_LIMITS=where-possible",
         "SANDBOX_NETWORK=isolated",
         "SANDBOX_SUBNET=10.9.0.0/16",
         "SANDBOX_WRITABLE=tmpfs",
@@ -92,6 +95,7 @@ fn every_variable_is_taken() {
     let limits =
         DefaultLimits { cpu: Millicores(500), memory: Bytes(512 << 20), storage: Bytes(1 << 30), pids: 64 };
     assert_eq!(embedded.limits, limits);
+    assert_eq!(embedded.missing_limits, MissingLimits::Accept);
     assert_eq!(embedded.network, Some(NetworkMode::Isolated));
     assert_eq!(embedded.subnet.unwrap().to_string(), "10.9.0.0/16");
     assert_eq!(embedded.writable, WritableKind::Tmpfs);
@@ -124,6 +128,7 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check(&["SANDBOX_MEMORY_LIMIT=16Mi"], "SANDBOX_MEMORY_LIMIT", "at least 32Mi");
     check(&["SANDBOX_STORAGE_LIMIT=1"], "SANDBOX_STORAGE_LIMIT", "at least 1Mi");
     check(&["SANDBOX_PIDS_LIMIT=1"], "SANDBOX_PIDS_LIMIT", "from 16");
+    check(&["SANDBOX_LIMITS=maybe"], "SANDBOX_LIMITS", "where-possible");
     check(&["SANDBOX_NETWORK=on"], "SANDBOX_NETWORK", "isolated");
     check(&["SANDBOX_NETWORK=allowlist"], "SANDBOX_NETWORK", "not built yet");
     check(&["SANDBOX_SUBNET=10.0.0.1/8"], "SANDBOX_SUBNET", "first address");
