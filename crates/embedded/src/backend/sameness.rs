@@ -58,14 +58,21 @@ fn network(has: &ResolvedPolicy, wanted: &EgressPolicy, asked: &ResolvedPolicy) 
     if wanted.mode.is_none() && wanted.allow.is_empty() {
         return None;
     }
-    let same = match (has, asked) {
+    match (has, asked) {
         (ResolvedPolicy::Open(has), ResolvedPolicy::Open(asked)) => {
             // In any order, and however often.
-            has.iter().all(|hole| asked.contains(hole)) && asked.iter().all(|hole| has.contains(hole))
+            let same =
+                has.iter().all(|hole| asked.contains(hole)) && asked.iter().all(|hole| has.contains(hole));
+            (!same).then(|| "the network is open with other destinations in `allow`".to_owned())
         }
-        (has, asked) => has == asked,
-    };
-    (!same).then(|| format!("the network reaches {has}; asked for was {asked}"))
+        (ResolvedPolicy::Isolated, ResolvedPolicy::Isolated) => None,
+        (ResolvedPolicy::Open(_), ResolvedPolicy::Isolated) => {
+            Some("the network is open, not isolated".to_owned())
+        }
+        (ResolvedPolicy::Isolated, ResolvedPolicy::Open(_)) => {
+            Some("the network is isolated, not open".to_owned())
+        }
+    }
 }
 
 fn limit<T: PartialOrd + std::fmt::Display>(name: &str, wanted: Amount<T>, has: T) -> Option<String> {
@@ -142,8 +149,8 @@ mod tests {
             assert!(error.contains(expect), "{error}");
             assert!(!error.contains("0ther") && !error.contains("s3cret"), "{error}");
         };
-        differs(&|spec| spec.network.mode = Some(NetworkMode::Open), "the network reaches loopback only");
-        differs(&|spec| spec.network.allow = vec!["10.0.0.0/8".parse().unwrap()], "except 10.0.0.0/8");
+        differs(&|spec| spec.network.mode = Some(NetworkMode::Open), "the network is isolated, not open");
+        differs(&|spec| spec.network.allow = vec!["10.0.0.0/8".parse().unwrap()], "not open");
         differs(
             &|spec| spec.resources.memory = at_most(Bytes(64 << 20)),
             "memory is limited to 1Gi, not 64Mi",

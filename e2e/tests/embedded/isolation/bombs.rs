@@ -124,8 +124,8 @@ fn a_disk_bomb_ends_the_sandbox_that_threw_it() {
         assert_eq!(ended.reason.as_deref(), Some("Evicted"), "{ended:?}");
         assert!(ended.disk_used_bytes.is_some_and(|bytes| bytes > 64 << 20), "{ended:?}");
         // Longer than this a request would wait for a sandbox that may start.
-        let asked = http::get(&format!("{}/v1/sandbox", bombed.url));
-        let told = tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap().unwrap();
+        let url = format!("{}/v1/sandbox", bombed.url);
+        let told = tokio::time::timeout(Duration::from_secs(20), http::get(&url)).await.unwrap().unwrap();
         assert_eq!((told.status, &told.json()["reason"]), (503, &json!("Evicted")), "{told:?}");
         assert_eq!(neighbour.sh("echo fine").await.stdout, "fine\n");
     });

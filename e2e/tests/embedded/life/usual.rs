@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use stockade_api::client::ClientError;
-use stockade_api::{CreateSandbox, Sandbox as Answer};
+use stockade_api::{CreateSandbox, QuantityPair, ResourceRequest, Sandbox as Answer};
 use stockade_e2e::{http, wait};
 
 use super::server::with_server;
@@ -137,11 +138,32 @@ fn what_ends_again_and_again_fails_and_a_create_replaces_it() {
         .await;
         assert_eq!(failed.reason.as_deref(), Some("CrashLoopBackOff"), "{failed:?}");
         // Longer than this a request would wait for one that may start.
-        let asked = http::get(&format!("{}/v1/sandbox", failed.sandbox_url));
-        let told = tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap().unwrap();
+        let url = format!("{}/v1/sandbox", failed.sandbox_url);
+        let told = tokio::time::timeout(Duration::from_secs(20), http::get(&url)).await.unwrap().unwrap();
         assert_eq!((told.status, &told.json()["reason"]), (503, &"CrashLoopBackOff".into()), "{told:?}");
         let again = client.create(&CreateSandbox::new("s1")).await.unwrap();
         assert_eq!(again.status, "Running", "{again:?}");
+    });
+}
+
+/// Commands have less memory than the whole, so this takes a request that the agent itself has to hold.
+#[test]
+fn an_agent_that_ends_for_want_of_memory_is_told_as_such_and_started_again() {
+    with_server(async |server| {
+        let client = server.client();
+        let memory = QuantityPair { request: None, limit: Some("32Mi".to_owned()) };
+        let resources = Some(ResourceRequest { memory, ..ResourceRequest::default() });
+        let made = client.create(&CreateSandbox { resources, ..CreateSandbox::new("s1") }).await.unwrap();
+        let sandbox = Sandbox::new("s1".to_owned(), made.sandbox_url.into_owned());
+        let large = json!({ "file": "/tmp/large", "content": "x".repeat(60 << 20) });
+        sandbox.post("/v1/file/write", &large).await.unwrap_err();
+        let ended = wait::until("its end is noticed", SOON, async || {
+            let events = client.events("s1").await.unwrap().events;
+            events.into_iter().find(|event| event.reason == "OOMKilled").ok_or("not yet")
+        })
+        .await;
+        assert!(ended.message.contains("more memory than its limit"), "{ended:?}");
+        assert_eq!(sandbox.sh("echo again").await.stdout, "again\n");
     });
 }
 
