@@ -82,12 +82,16 @@ fn run(user: RunBy, test: &impl AsyncFn(&World)) {
             Ok(Ok(())) => {}
             Ok(Err(_)) => panic!("as {user:?}: not done within {LIMIT:?}\n{}", world.log()),
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-                panic!("as {user:?}: {text}\n{}", world.log());
+                panic!("as {user:?}: {}\n{}", text_of(panic.as_ref()), world.log());
             }
         }
     });
+}
+
+/// What a test panicked with.
+pub(crate) fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }
 
 impl World {

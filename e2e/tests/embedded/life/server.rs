@@ -11,7 +11,7 @@ use stockade_api::client::Client;
 use stockade_e2e::{http, wait};
 use tokio::process::{Child, Command};
 
-use crate::world::{Ports, RunBy, give_to, open_to_all, program};
+use crate::world::{Ports, RunBy, give_to, open_to_all, program, text_of};
 
 /// How long a server may take to be ready.
 const READY: Duration = Duration::from_secs(60);
@@ -91,10 +91,7 @@ fn run(options: &Options, test: impl AsyncFnOnce(&mut Server)) {
         server.down().await;
         match ended {
             Ok(done) => assert!(done.is_ok(), "not done within {LIMIT:?} as {:?}\n{log}", options.run_by),
-            Err(panic) => {
-                eprintln!("as {:?}, the server said:\n{log}", options.run_by);
-                std::panic::resume_unwind(panic);
-            }
+            Err(panic) => panic!("as {:?}: {}\n{log}", options.run_by, text_of(panic.as_ref())),
         }
     });
 }
