@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use stockade_core::backend::Features;
 use stockade_core::egress::{AllowRule, Destination, EgressPolicy, NetworkMode};
-use stockade_core::resources::{Amount, Resources};
+use stockade_core::resources::{Amount, Millicores, Resources};
 use utoipa::ToSchema;
 
 use crate::field::{self, Wrong};
@@ -150,22 +150,29 @@ pub(crate) fn resources(reader: &mut Reader<'_>, features: Features) -> Resource
     let read = |reader: &mut Reader<'_>| {
         reader.only(&["cpu", "memory", "ephemeral_storage"]);
         Resources {
-            cpu: amount(reader, "cpu"),
-            memory: amount(reader, "memory"),
-            ephemeral_storage: amount(reader, "ephemeral_storage"),
+            cpu: amount(reader, "cpu", Millicores::MIN),
+            memory: amount(reader, "memory", Resources::LEAST_MEMORY),
+            ephemeral_storage: amount(reader, "ephemeral_storage", Resources::LEAST_STORAGE),
         }
     };
     reader.inside("resources", read).unwrap_or_default()
 }
 
-fn amount<T>(reader: &mut Reader<'_>, name: &str) -> Amount<T>
+/// Both quantities; a sandbox with a limit below `least` does not work.
+fn amount<T>(reader: &mut Reader<'_>, name: &str, least: T) -> Amount<T>
 where
-    T: std::str::FromStr<Err: ToString> + PartialOrd,
+    T: std::str::FromStr<Err: ToString> + PartialOrd + std::fmt::Display,
 {
     let pair = reader.inside(name, |reader| {
         reader.only(&["request", "limit"]);
         let request = reader.optional("request", quantity).flatten();
-        let limit = reader.optional("limit", quantity).flatten();
+        let limit = reader.optional("limit", |value| match quantity(value)? {
+            Some(limit) if limit < least => {
+                Err(Wrong::new("value_error", format!("Input must be at least {least}")))
+            }
+            limit => Ok(limit),
+        });
+        let limit = limit.flatten();
         if let (Some(request), Some(limit)) = (&request, &limit)
             && request > limit
         {

@@ -66,6 +66,24 @@ fn limits_are_quantities() {
 }
 
 #[test]
+fn a_limit_that_no_sandbox_can_run_with_is_wrong_whatever_it_limits() {
+    check(
+        json!({"resources": {
+            "cpu": {"limit": "1m"}, "memory": {"limit": "16Mi"}, "ephemeral_storage": {"limit": "1k"},
+        }}),
+        &[
+            "value_error body.resources.cpu.limit",
+            "value_error body.resources.memory.limit",
+            "value_error body.resources.ephemeral_storage.limit",
+        ],
+    );
+    // Little may be set aside, and be asked for in bytes.
+    let least =
+        json!({"memory": {"request": "1Mi", "limit": "32Mi"}, "ephemeral_storage": {"limit": 1_048_576}});
+    check(json!({ "resources": least }), &[]);
+}
+
+#[test]
 fn wrong_limits_are_named() {
     check(
         json!({"resources": {

@@ -47,6 +47,10 @@ pub struct Sandbox<'a> {
     /// When it was made.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub created_at: Option<Timestamp>,
+    /// Bytes that its files outside its mounts took when they were last measured; left out where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub disk_used_bytes: Option<u64>,
     /// The kind of backend it runs on.
     #[schema(value_type = String, example = "kubernetes")]
     pub backend: Cow<'a, str>,
@@ -91,6 +95,7 @@ impl<'a> Sandbox<'a> {
             reason: sandbox.reason.as_deref().map(Cow::from),
             message: sandbox.message.as_deref().map(Cow::from),
             created_at: sandbox.created_at,
+            disk_used_bytes: sandbox.disk_used,
             backend: view.backend.into(),
         }
     }
@@ -158,6 +163,7 @@ mod tests {
                 thread: ThreadId::new("t1").unwrap(),
             }),
             contract: identity.then_some(ContractVersion::V2),
+            disk_used: None,
         }
     }
 
@@ -180,6 +186,14 @@ mod tests {
         );
         let back: Sandbox<'static> = serde_json::from_slice(&serde_json::to_vec(&answer).unwrap()).unwrap();
         assert_eq!(back, answer);
+    }
+
+    #[test]
+    fn what_files_take_is_said_where_it_is_measured() {
+        let mut sandbox = mk_sandbox(true);
+        sandbox.disk_used = Some(4096);
+        let answer = Sandbox::of(&sandbox, mk_view(ContractVersion::V2));
+        assert_eq!(serde_json::to_value(&answer).unwrap()["disk_used_bytes"], 4096);
     }
 
     #[test]

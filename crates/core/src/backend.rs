@@ -159,7 +159,7 @@ pub struct BackendHealth {
 }
 
 /// Why a sandbox that is there is not the one that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Conflict {
     /// Another person's.
     #[error("belongs to another user")]
@@ -172,6 +172,14 @@ pub enum Conflict {
         "has incompatible or unverifiable mounts; delete it first, or ask for the mounts it was made with"
     )]
     Mounts,
+    /// It has not the variables, limits or network that were asked for.
+    #[error(
+        "is there with something else than was asked for: {differs}; delete it first, or ask for what it has"
+    )]
+    Extensions {
+        /// What differs, without values that may be secrets.
+        differs: String,
+    },
 }
 
 /// The source of an error that came from below.
@@ -275,6 +283,9 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    /// The word for [`Self::QuotaExceeded`].
+    pub const QUOTA_EXCEEDED: &'static str = "quota_exceeded";
+
     /// A stable word for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -283,6 +294,7 @@ impl BackendError {
             Self::Conflict { conflict: Conflict::User, .. } => "other_user",
             Self::Conflict { conflict: Conflict::Thread, .. } => "other_thread",
             Self::Conflict { conflict: Conflict::Mounts, .. } => "incompatible_mounts",
+            Self::Conflict { conflict: Conflict::Extensions { .. }, .. } => "incompatible_extensions",
             Self::NotFound { .. } => "not_found",
             Self::Terminating { .. } => "terminating",
             Self::Overloaded { .. } => "overloaded",
@@ -290,7 +302,7 @@ impl BackendError {
             Self::Unreachable { .. } => "backend_unreachable",
             Self::TimedOut { .. } => "backend_timeout",
             Self::Forbidden { .. } => "backend_forbidden",
-            Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::QuotaExceeded { .. } => Self::QUOTA_EXCEEDED,
             Self::Refused { .. } => "refused",
             Self::Rejected { .. } => "backend_rejected",
             Self::PartialCleanup { .. } => "partial_cleanup",

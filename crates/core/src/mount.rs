@@ -100,6 +100,18 @@ pub enum MountError {
         /// The directory.
         path: String,
     },
+    /// Something else than a directory.
+    #[error("{path:?} to mount, or something on the way to it, is no directory")]
+    SourceNotDirectory {
+        /// What was to be mounted.
+        path: String,
+    },
+    /// A name that no file system takes.
+    #[error("the directory {path:?} to mount has a part that is longer than file names can be (255 bytes)")]
+    SourceNameTooLong {
+        /// The directory.
+        path: String,
+    },
     /// A directory that is reached through a symbolic link, which a sandbox may have planted.
     #[error("the directory {path:?} to mount, or one on the way to it, is a symbolic link; none is followed")]
     SourceIsLink {

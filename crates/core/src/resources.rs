@@ -16,6 +16,13 @@ pub struct Resources {
     pub ephemeral_storage: Amount<Bytes>,
 }
 
+impl Resources {
+    /// Below this an agent with one command does not run.
+    pub const LEAST_MEMORY: Bytes = Bytes(32 << 20);
+    /// Below this nothing can be installed or written.
+    pub const LEAST_STORAGE: Bytes = Bytes(1 << 20);
+}
+
 /// What is set aside for a sandbox, and what it may not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Amount<T> {

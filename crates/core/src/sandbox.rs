@@ -75,6 +75,8 @@ pub struct Sandbox {
     pub identity: Option<Identity>,
     /// The contract it was made under; `None` when that was not recorded.
     pub contract: Option<ContractVersion>,
+    /// Bytes that its files outside its mounts took when they were last measured; `None` when nobody measures them.
+    pub disk_used: Option<u64>,
 }
 
 /// The answer of the reconciliation endpoint: the truth, not an index.

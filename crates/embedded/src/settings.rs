@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct EmbeddedSettings {
     pub environment: BTreeMap<String, String>,
     /// The limits of sandboxes whose request names none.
     pub limits: DefaultLimits,
+    /// `SANDBOX_LIMITS`: what becomes of limits in a request that this machine cannot apply.
+    pub missing_limits: MissingLimits,
     /// `SANDBOX_NETWORK`: what a sandbox reaches whose request does not say; `None`: open where the machine lets
     /// us, else isolated.
     pub network: Option<NetworkMode>,
@@ -157,6 +159,14 @@ impl Subnet {
     pub fn prefix(self) -> u8 {
         self.prefix
     }
+
+    /// How many sandboxes there is room for. Five addresses are no sandbox's: the first and the last of the range, the
+    /// gateway, and the two that forwarding is proven with.
+    #[must_use]
+    pub fn capacity(self) -> u32 {
+        // Numbers of sandboxes have at most six digits: a name of an interface has at most fifteen characters.
+        (1_u32 << (32 - u32::from(self.prefix))).saturating_sub(5).min(1_000_000)
+    }
 }
 
 impl fmt::Display for Subnet {
@@ -194,6 +204,15 @@ pub enum WritableKind {
     Tmpfs,
 }
 
+/// What becomes of limits that a request asks for and that the machine cannot apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingLimits {
+    /// The request is refused.
+    Refuse,
+    /// The sandbox is made without them, and the answer says so.
+    Accept,
+}
+
 /// The limits of a sandbox whose request names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DefaultLimits {
@@ -229,8 +248,6 @@ impl RestartLimit {
 
 /// The address of sandboxes unless told otherwise: nobody else reaches them.
 pub const DEFAULT_BIND: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// The host in URLs unless told otherwise.
-pub const DEFAULT_NODE_HOST: &str = "127.0.0.1";
 /// How many sandboxes there may be unless told otherwise.
 pub const DEFAULT_MAX_SANDBOXES: u32 = 1000;
 /// How much of a log is kept unless told otherwise.
@@ -246,6 +263,14 @@ pub struct SettingsProblem {
     pub found: String,
     /// What would be right.
     pub expected: String,
+    /// Other variables that are part of it: when one of them is wrong by itself, this says nothing.
+    pub beside: &'static [&'static str],
+}
+
+impl SettingsProblem {
+    pub(crate) fn new(variable: &'static str, found: &str, expected: &str) -> Self {
+        Self { variable, found: found.to_owned(), expected: expected.to_owned(), beside: &[] }
+    }
 }
 
 impl EmbeddedSettings {
@@ -253,22 +278,11 @@ impl EmbeddedSettings {
     #[must_use]
     pub fn problems(&self) -> Vec<SettingsProblem> {
         let mut problems = Vec::new();
+        problems.extend(self.host_problem());
+        problems.extend(self.room_problems());
         let mut problem = |variable, found: &str, expected: &str| {
-            problems.push(SettingsProblem {
-                variable,
-                found: found.to_owned(),
-                expected: expected.to_owned(),
-            });
+            problems.push(SettingsProblem::new(variable, found, expected));
         };
-        if self.bind.is_loopback() && !is_loopback_name(&self.node_host) {
-            problem(
-                "NODE_HOST",
-                &self.node_host,
-                "leads to another machine or container, but the ports of sandboxes are open on loopback only: \
-                 set SANDBOX_BIND too, to the address that NODE_HOST leads to (or 0.0.0.0 for all; then everyone \
-                 who reaches this machine reaches the sandboxes), or leave both unset",
-            );
-        }
         if let Skills::Claim { name, .. } = &self.storage.skills {
             problem("SKILLS_PVC_NAME", name, "there are no claims without Kubernetes: use SKILLS_HOST_PATH");
         }
@@ -292,27 +306,136 @@ impl EmbeddedSettings {
             let expected = format!("must be at most {}", crate::backend::MAX_SANDBOXES);
             problem("SANDBOX_MAX", &self.max_sandboxes.to_string(), &expected);
         }
-        if self.ports.count() < self.max_sandboxes {
-            let expected = format!(
-                "has {} ports, SANDBOX_MAX allows {} sandboxes: each needs one",
-                self.ports.count(),
-                self.max_sandboxes
-            );
-            problem("SANDBOX_PORT_RANGE", &self.ports.to_string(), &expected);
-        }
         problems
+    }
+
+    /// A host in URLs that leads to where no port of a sandbox is open.
+    fn host_problem(&self) -> Option<SettingsProblem> {
+        let host = &self.node_host;
+        let expected = match (Host::of(host), self.bind) {
+            (Host::Elsewhere, bind) if bind.is_loopback() => {
+                "leads to another machine or container, but the ports of sandboxes are open on loopback only: \
+                 set SANDBOX_BIND too, to the address that NODE_HOST leads to (or 0.0.0.0 for all; then everyone \
+                 who reaches this machine reaches the sandboxes), or leave both unset"
+                    .to_owned()
+            }
+            (Host::Elsewhere, _) => return None,
+            (Host::Loopback(ip), bind) if bind == ip => return None,
+            (Host::Loopback(ip), bind) if bind.is_unspecified() && bind.is_ipv4() == ip.is_ipv4() => return None,
+            (Host::Localhost, bind) if bind.is_unspecified() => return None,
+            (Host::Localhost, bind) if LOCALHOST.contains(&bind) => return None,
+            (_, bind) => format!(
+                "is not where the ports of sandboxes are open, which is {bind} (SANDBOX_BIND): leave NODE_HOST unset, \
+                 or set SANDBOX_BIND to what it leads to"
+            ),
+        };
+        Some(SettingsProblem {
+            beside: &["SANDBOX_BIND"],
+            ..SettingsProblem::new("NODE_HOST", host, &expected)
+        })
+    }
+
+    /// Ranges that have less room than there may be sandboxes.
+    fn room_problems(&self) -> Vec<SettingsProblem> {
+        let most = self.max_sandboxes;
+        let ports = ("SANDBOX_PORT_RANGE", self.ports.to_string(), self.ports.count(), "ports");
+        let subnet = self.subnet.map(|subnet| {
+            ("SANDBOX_SUBNET", subnet.to_string(), subnet.capacity(), "addresses for sandboxes")
+        });
+        let tight = [Some(ports), subnet].into_iter().flatten().filter(|(_, _, room, _)| *room < most);
+        tight
+            .map(|(variable, found, room, what)| {
+                let expected = format!(
+                    "has {room} {what}, and SANDBOX_MAX allows {most} sandboxes, which need one each: take a larger \
+                     range, or lower SANDBOX_MAX"
+                );
+                SettingsProblem { beside: &["SANDBOX_MAX"], ..SettingsProblem::new(variable, &found, &expected) }
+            })
+            .collect()
     }
 }
 
-/// Whether a URL with this host leads to the machine it is read on.
-fn is_loopback_name(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+/// Where a host in a URL leads, on the machine it is read on.
+enum Host {
+    /// To this address, which is loopback.
+    Loopback(IpAddr),
+    /// To one of [`LOCALHOST`].
+    Localhost,
+    /// To another address or name, of this machine or not.
+    Elsewhere,
+}
+
+/// What `localhost` may mean.
+const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+impl Host {
+    fn of(host: &str) -> Self {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        match bare.parse::<IpAddr>() {
+            Ok(ip) if ip.is_loopback() => Self::Loopback(ip),
+            Err(_) if host.eq_ignore_ascii_case("localhost") => Self::Localhost,
+            _ => Self::Elsewhere,
+        }
+    }
+}
+
+/// The host in URLs unless told otherwise: where the ports are open.
+#[must_use]
+pub fn default_node_host(bind: IpAddr) -> String {
+    match bind {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) if ip.is_unspecified() => format!("[{}]", Ipv6Addr::LOCALHOST),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+/// How many sandboxes there may be unless told otherwise: [`DEFAULT_MAX_SANDBOXES`], or as many as the ranges that
+/// were set have room for.
+#[must_use]
+pub fn default_max_sandboxes(ports: PortRange, subnet: Option<Subnet>) -> u32 {
+    let addresses = subnet.map_or(u32::MAX, Subnet::capacity);
+    DEFAULT_MAX_SANDBOXES.min(ports.count()).min(addresses).max(1)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use stockade_core::ContractVersion;
+
     use super::*;
+
+    /// What `up` has when no variable is set, with everything below a directory.
+    pub(crate) fn mk_settings(state_dir: &Path) -> EmbeddedSettings {
+        let base = HostPath::new(state_dir.join("data").to_str().unwrap()).unwrap();
+        EmbeddedSettings {
+            state_dir: state_dir.to_owned(),
+            bind: DEFAULT_BIND,
+            ports: PortRange::DEFAULT,
+            node_host: default_node_host(DEFAULT_BIND),
+            container_port: 8080,
+            storage: StorageLayout {
+                extra_mount_base: Some(base.clone()),
+                base,
+                skills: Skills::Views,
+                user_data: UserData::Base,
+                contract: ContractVersion::V2,
+            },
+            missing_views: MissingViews::Create,
+            environment: BTreeMap::new(),
+            limits: DefaultLimits::DEFAULT,
+            missing_limits: MissingLimits::Refuse,
+            network: None,
+            subnet: None,
+            writable: WritableKind::Disk,
+            delete_grace: Duration::from_secs(5),
+            max_sandboxes: DEFAULT_MAX_SANDBOXES,
+            restarts: RestartLimit::DEFAULT,
+            log_bytes: DEFAULT_LOG_BYTES,
+            agent: None,
+        }
+    }
 
     #[test]
     fn a_port_range_is_read_as_it_is_written() {
@@ -335,17 +458,52 @@ mod tests {
     }
 
     #[test]
-    fn loopback_has_several_names() {
-        for (host, expect) in [
-            ("127.0.0.1", true),
-            ("localhost", true),
-            ("[::1]", true),
-            ("127.9.9.9", true),
-            ("host.docker.internal", false),
-            ("10.1.2.3", false),
-            ("[2001:db8::1]", false),
+    fn urls_lead_to_where_ports_are_open() {
+        for (bind, host, expect) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "LocalHost", true),
+            ("::1", "localhost", true),
+            ("::1", "[::1]", true),
+            ("0.0.0.0", "127.0.0.1", true),
+            ("0.0.0.0", "127.9.9.9", true),
+            ("0.0.0.0", "localhost", true),
+            ("0.0.0.0", "host.docker.internal", true),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "198.51.100.7", true),
+            ("127.0.0.1", "host.docker.internal", false),
+            ("127.0.0.1", "10.1.2.3", false),
+            ("127.0.0.1", "[2001:db8::1]", false),
+            ("127.0.0.1", "[::1]", false),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("127.0.0.2", "localhost", false),
+            ("0.0.0.0", "[::1]", false),
+            ("10.1.2.3", "127.0.0.1", false),
+            ("10.1.2.3", "localhost", false),
         ] {
-            assert_eq!(is_loopback_name(host), expect, "{host}");
+            let mut settings = mk_settings(Path::new("/s"));
+            (settings.bind, settings.node_host) = (bind.parse().unwrap(), host.to_owned());
+            let problems = settings.problems();
+            assert_eq!(problems.is_empty(), expect, "{bind} {host}: {problems:?}");
+            settings.node_host = default_node_host(settings.bind);
+            assert_eq!(settings.problems(), [], "{bind}");
         }
+    }
+
+    #[test]
+    fn ranges_have_room_for_as_many_sandboxes_as_there_may_be() {
+        let check = |ports: &str, subnet: Option<&str>, most: Option<u32>| {
+            let mut settings = mk_settings(Path::new("/s"));
+            settings.ports = ports.parse().unwrap();
+            settings.subnet = subnet.map(|subnet| subnet.parse().unwrap());
+            settings.max_sandboxes = most.unwrap_or(default_max_sandboxes(settings.ports, settings.subnet));
+            settings.problems().into_iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(check("20000-20009", None, None), "");
+        assert_eq!(check("20000-29999", Some("10.9.0.0/24"), None), "");
+        assert_eq!(check("20000-29999", Some("10.9.0.0/24"), Some(251)), "");
+        let tight = check("20000-20009", Some("10.9.0.0/24"), Some(252));
+        assert!(tight.contains("SANDBOX_PORT_RANGE is \"20000-20009\": has 10 ports"), "{tight}");
+        assert!(tight.contains("SANDBOX_SUBNET is \"10.9.0.0/24\": has 251 addresses"), "{tight}");
+        assert!(check("20000-29999", Some("10.0.0.0/30"), None).contains("has 0 addresses"));
     }
 }

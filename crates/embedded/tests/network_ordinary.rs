@@ -73,7 +73,8 @@ async fn as_an_ordinary_user() {
         ready: NetworkOptions::READY,
     };
     let network = Network::start(options).await.unwrap();
-    assert!(network.closed().unwrap().contains("not permitted"), "{:?}", network.closed());
+    let closed = network.closed().unwrap();
+    assert!(closed.contains("run as root") && closed.contains("not permitted"), "{closed}");
     assert_eq!(network.resolve(&EgressPolicy::default()), Ok(ResolvedPolicy::Isolated));
     for slot in 0..50 {
         let prepared = network.prepare(slot, &ResolvedPolicy::Open(Vec::new())).await.unwrap();

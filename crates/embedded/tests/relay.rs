@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use stockade_core::id::SandboxId;
-use stockade_embedded::relay::{Moment, Relay, RelayError, RelayEvent, Thaw};
+use stockade_embedded::relay::{Failure, Moment, Relay, RelayError, RelayEvent, RelayOptions, Thaw};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -64,6 +64,32 @@ async fn a_request_that_waits_too_long_is_answered_in_the_agents_form() {
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(body["success"], false);
     assert_eq!(body["message"], "the sandbox did not start in time");
+}
+
+/// Every caller of a sandbox that is not started again, those who wait already and those who come.
+#[tokio::test]
+async fn who_asks_a_failed_sandbox_is_told_at_once_why() {
+    let mut world = World::new().await;
+    let (id, address) = world.listen("failed").await;
+    let mut early = connect(address).await;
+    early.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_eq!(world.event().await, RelayEvent::Wanted(id.clone()));
+    let failure = Failure { reason: "Evicted".into(), message: "its files are too large".into() };
+    world.relay.fail(&id, failure.clone()).await.unwrap();
+    // Told twice, or by the next server, it stays so.
+    world.relay.fail(&id, failure).await.unwrap();
+    let mut late = connect(address).await;
+    late.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    for mut caller in [early, late] {
+        // A request waits for 30 s, which is longer than this does.
+        let answer = String::from_utf8(rest(&mut caller).await.unwrap()).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 ") && !head.contains("retry-after"), "{head}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["reason"], "Evicted");
+        assert_eq!(body["message"], "the sandbox has failed (Evicted): its files are too large");
+    }
+    assert_eq!(world.listed(&id).await.refused, 2);
 }
 
 #[tokio::test]
@@ -302,4 +328,28 @@ async fn names_need_the_right_to_listen_for_them() {
     let clients: stockade_embedded::settings::Subnet = "127.0.0.0/8".parse().unwrap();
     let refused = world.relay.serve_names(std::net::Ipv4Addr::new(127, 77, 0, 2), clients).await;
     assert!(refused.unwrap_err().to_string().contains("127.77.0.2:53"));
+}
+
+#[tokio::test]
+async fn a_relay_that_nobody_needs_ends_and_one_with_a_port_stays() {
+    let world = World::new().await;
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    let directory = tempfile::Builder::new().permissions(closed).tempdir().unwrap();
+    let options = RelayOptions { directory: directory.path().to_owned(), ..world.options.clone() };
+    let connect = || Relay::connect_or_start(options.clone());
+    let (relay, events) = connect().await.unwrap();
+    let first = relay.pid();
+    let id = SandboxId::new("kept").unwrap();
+    relay.listen(&id, world::free_address()).await.unwrap();
+    drop((relay, events));
+    let (relay, events) = connect().await.unwrap();
+    assert_eq!(relay.pid(), first, "it has a port");
+    relay.remove(&id).await.unwrap();
+    drop((relay, events));
+    // Held as long as it lives.
+    let life = std::fs::OpenOptions::new().write(true).open(directory.path().join("relay.lock")).unwrap();
+    timeout(SOON, tokio::task::spawn_blocking(move || life.lock())).await.unwrap().unwrap().unwrap();
+    let (relay, _events) = connect().await.unwrap();
+    assert_ne!(relay.pid(), first);
+    relay.shutdown().await.unwrap();
 }

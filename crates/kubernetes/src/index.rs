@@ -347,6 +347,7 @@ pub(crate) fn answer(
             created_at: None,
             identity: None,
             contract: None,
+            disk_used: None,
         });
     };
     if pod.terminating || !service.leads_to(&pod.uid) {
@@ -368,6 +369,7 @@ pub(crate) fn answer(
         created_at: pod.created_at,
         identity: pod.identity.clone(),
         contract: pod.contract,
+        disk_used: None,
     })
 }
 

@@ -23,6 +23,8 @@ fn every_backend_error_has_its_status() {
     check(conflict(Conflict::User), 409, None, "other_user");
     check(conflict(Conflict::Thread), 409, None, "other_thread");
     check(conflict(Conflict::Mounts), 409, None, "incompatible_mounts");
+    let differs = "memory".to_owned();
+    check(conflict(Conflict::Extensions { differs }), 409, None, "incompatible_extensions");
     check(BackendError::NotFound { id: id.clone() }, 404, None, "not_found");
     check(BackendError::Terminating { id: id.clone(), waited: seconds(25) }, 503, Some("2"), "terminating");
     check(BackendError::Overloaded { what: "x", retry_after: seconds(7) }, 429, Some("7"), "overloaded");

@@ -6,7 +6,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use stockade_core::SandboxId;
+use stockade_core::{BackendError, SandboxId};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -135,6 +135,8 @@ impl Drop for Line {
         }
         match status {
             Some(StatusCode::NOT_IMPLEMENTED) => write_line!(info), // the caller's doing, not ours
+            // A limit that was set, and that holds: nothing went wrong.
+            _ if outcome == BackendError::QUOTA_EXCEEDED => write_line!(warn),
             Some(status) if status.is_server_error() && cause.is_some() => write_line!(error),
             Some(status) if status.is_server_error() => write_line!(warn),
             _ if is_probe(route) => write_line!(debug),

@@ -100,6 +100,17 @@ async fn each_request_is_one_line_that_says_what_became_of_it() {
 }
 
 #[tokio::test]
+async fn a_limit_that_holds_is_no_error_of_ours() {
+    start_log();
+    let backend = MemoryBackend::new(ContractVersion::V2);
+    backend.fail(|| BackendError::QuotaExceeded { message: "there are 2 sandboxes already".into() });
+    call(&backend, "POST", "/api/sandboxes", r#"{"sandbox_id":"s1"}"#).await;
+    let lines = lines();
+    assert_eq!((&lines[0]["level"], &lines[0]["outcome"]), (&json!("WARN"), &json!("quota_exceeded")));
+    assert_eq!(lines[0]["cause"], "\"there are 2 sandboxes already\"");
+}
+
+#[tokio::test]
 async fn nothing_a_caller_invents_reaches_the_log() {
     start_log();
     let backend = MemoryBackend::new(ContractVersion::V2);

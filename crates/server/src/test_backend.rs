@@ -116,6 +116,7 @@ impl MemoryBackend {
             created_at: Some("2026-11-01T02:03:04Z".parse().unwrap()),
             identity: Some(spec.identity()),
             contract: Some(self.contract),
+            disk_used: None,
         }
     }
 }

@@ -82,12 +82,16 @@ fn run(user: RunBy, test: &impl AsyncFn(&World)) {
             Ok(Ok(())) => {}
             Ok(Err(_)) => panic!("as {user:?}: not done within {LIMIT:?}\n{}", world.log()),
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-                panic!("as {user:?}: {text}\n{}", world.log());
+                panic!("as {user:?}: {}\n{}", text_of(panic.as_ref()), world.log());
             }
         }
     });
+}
+
+/// What a test panicked with.
+pub(crate) fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }
 
 impl World {
@@ -96,12 +100,8 @@ impl World {
         let state = directory.path().join("state");
         std::fs::create_dir(&state).unwrap();
         open_to_all(directory.path());
-        if rustix::process::geteuid().is_root() && run_by == RunBy::Ordinary {
-            // The one above too: the purge at the end removes an entry of it.
-            for path in [directory.path(), &state] {
-                std::os::unix::fs::chown(path, Some(ORDINARY), Some(ORDINARY)).unwrap();
-            }
-        }
+        // The one above too: the purge at the end removes an entry of it.
+        give_to(run_by, &[directory.path(), &state]);
         let log = directory.path().join("server.log");
         let ports = Ports::free(40);
         let mut command = program(run_by);
@@ -134,6 +134,11 @@ impl World {
     pub(crate) async fn sandbox_of(&self, request: CreateSandbox) -> Sandbox {
         let made = self.client.create_ready(&request, READY).await.expect("a sandbox");
         Sandbox::new(made.sandbox_id.into_owned(), made.sandbox_url.into_owned())
+    }
+
+    /// The sandbox as the server sees it.
+    pub(crate) async fn get(&self, id: &str) -> stockade_api::Sandbox<'static> {
+        self.client.get(id).await.expect("an answer").expect("it is there")
     }
 
     /// Where the server listens.
@@ -189,7 +194,16 @@ pub(crate) fn program(run_by: RunBy) -> Command {
     command
 }
 
-fn open_to_all(path: &Path) {
+/// Makes the directories the ordinary user's, when that is who runs the server and we are not.
+pub(crate) fn give_to(run_by: RunBy, directories: &[&Path]) {
+    if rustix::process::geteuid().is_root() && run_by == RunBy::Ordinary {
+        for path in directories {
+            std::os::unix::fs::chown(path, Some(ORDINARY), Some(ORDINARY)).unwrap();
+        }
+    }
+}
+
+pub(crate) fn open_to_all(path: &Path) {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(path, mode).unwrap();
 }

@@ -157,7 +157,7 @@ async fn adopt(inner: &Arc<Inner>, entry: &Arc<Entry>) {
             drop(turn);
             relays::restore(inner, entry).await;
             let turn = entry.turn().await;
-            end::next(inner, entry, &turn);
+            end::next(inner, entry, &turn).await;
         }
         (Action::Keep, _) => {
             drop(turn);

@@ -15,8 +15,9 @@ use super::entry::{Entry, Turn};
 use super::error::StartFailure;
 use super::inner::{Inner, Slot};
 use super::places::{self, Place};
-use super::request::{self, Asked};
-use super::{mounts, remove, start};
+use super::request::Asked;
+use super::sameness::{check_extensions, check_same};
+use super::{mounts, remove, start, unlimited};
 use crate::launch::spec::UserMap;
 use crate::relay::RelayError;
 use crate::state::record::{Life, Phase, Record};
@@ -36,6 +37,7 @@ pub(crate) async fn create(
     let started = Instant::now();
     let deadline = deadline.min(started + CREATE_LIMIT);
     let asked = Asked::of(spec, &inner.settings, &inner.network)?;
+    unlimited::refuse(&spec.resources, &inner.facts.cgroups, inner.settings.missing_limits)?;
     loop {
         let notes = match inner.entry(&spec.id) {
             Some(_) => Vec::new(),
@@ -75,19 +77,21 @@ async fn find(
     if entry.seen().gone {
         return Ok(None);
     }
+    let contract = inner.settings.storage.contract;
     match entry.phase() {
         Phase::Making | Phase::Deleting => {
             drop(turn);
             wait_until_gone(entry, started, deadline).await.map(|()| None)
         }
         Phase::Live => {
-            entry.with(|record| request::check_same(record, spec, asked, inner.settings.storage.contract))?;
+            entry.with(|record| check_same(record, spec, asked, contract))?;
+            entry.with(|record| check_extensions(record, spec, asked))?;
             start::on_demand(inner, entry, &turn).await?;
             Ok(Some(entry.seen().sandbox))
         }
         Phase::Failed => {
-            entry.with(|record| request::check_same(record, spec, asked, inner.settings.storage.contract))?;
-            // It never runs again; whoever creates the sandbox wants one that does.
+            entry.with(|record| check_same(record, spec, asked, contract))?;
+            // It never runs again; whoever creates the sandbox wants one that does, and with what is asked for now.
             tracing::info!(sandbox_id = %entry.id, "replacing a sandbox that failed");
             remove::mark(inner, entry, &turn)?;
             let _ = timeout_at(deadline, remove::in_background(inner, entry, turn)).await;
@@ -122,6 +126,7 @@ async fn look_at_directories(
     if let Some(why) = inner.network.closed().filter(|_| left_to_us) {
         notes.push(format!("the network is isolated: {why}"));
     }
+    notes.extend(unlimited::note(&inner.facts.cgroups));
     Ok(notes)
 }
 

@@ -50,14 +50,12 @@ pub(crate) async fn ended(inner: &Arc<Inner>, entry: &Arc<Entry>, start: u64, ex
     if let Err(error) = written {
         tracing::error!(sandbox_id = %entry.id, %error, "its end cannot be written down");
     }
-    next(inner, entry, &turn);
+    next(inner, entry, &turn).await;
 }
 
 /// None of its processes run: nothing leads there, and nothing of them is open.
 pub(crate) async fn stopped(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
-    if let Err(error) = inner.relays.detach(&entry.id).await {
-        tracing::warn!(sandbox_id = %entry.id, error = chain(&error), "its port cannot be taken off it");
-    }
+    lead_away(inner, entry).await;
     entry.set_open(turn, |open| {
         open.start += 1;
         open.pidfd = None;
@@ -69,8 +67,28 @@ pub(crate) async fn stopped(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn)
     });
 }
 
+/// Its port leads nowhere any more: callers wait for its next start, or hear that there is none.
+pub(crate) async fn lead_away(inner: &Inner, entry: &Entry) {
+    let failure = entry.with(|record| match record.life.phase {
+        Phase::Failed => record.life.failure.clone(),
+        _ => None,
+    });
+    let led = match &failure {
+        Some(failure) => inner.relays.fail(&entry.id, failure).await,
+        None => inner.relays.detach(&entry.id).await,
+    };
+    if let Err(error) = led {
+        tracing::warn!(sandbox_id = %entry.id, error = chain(&error), "its port cannot be taken off it");
+    }
+}
+
 /// A start that did not come to anything counts as one that ended at once.
-pub(crate) fn start_failed(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, failure: &StartFailure) {
+pub(crate) async fn start_failed(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    turn: &Turn,
+    failure: &StartFailure,
+) {
     let message = chain(failure);
     tracing::error!(sandbox_id = %entry.id, error = message, "it cannot be started again");
     entry.happened(true, "StartFailed", message.clone());
@@ -87,11 +105,11 @@ pub(crate) fn start_failed(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, 
         now.on_demand = false;
         now.trouble = Some(Trouble { reason: "StartFailed", message });
     });
-    next(inner, entry, turn);
+    next(inner, entry, turn).await;
 }
 
 /// Does what the plan says about a sandbox whose processes have ended.
-pub(crate) fn next(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
+pub(crate) async fn next(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
     let now = Timestamp::now();
     let action = entry.with(|record| plan::plan(&record.life, Main::Ended, inner.settings.restarts, now));
     match action {
@@ -99,13 +117,13 @@ pub(crate) fn next(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
             let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
             start_after(inner, entry, wait);
         }
-        Action::GiveUp(failure) => give_up(inner, entry, turn, failure),
+        Action::GiveUp(failure) => give_up(inner, entry, turn, failure).await,
         Action::StartOnDemand | Action::Adopt | Action::Keep | Action::Remove => {}
     }
 }
 
 /// It is not started again.
-pub(crate) fn give_up(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, failure: Failure) {
+pub(crate) async fn give_up(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, failure: Failure) {
     tracing::error!(sandbox_id = %entry.id, reason = failure.reason, "{}", failure.message);
     entry.happened(true, &failure.reason, failure.message.clone());
     let written = inner.write(entry, turn, |record| {
@@ -115,6 +133,7 @@ pub(crate) fn give_up(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, failu
     if let Err(error) = written {
         tracing::error!(sandbox_id = %entry.id, %error, "that it failed cannot be written down");
     }
+    lead_away(inner, entry).await;
 }
 
 /// Starts it after a while, if it is then still what it is now.

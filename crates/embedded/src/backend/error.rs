@@ -38,11 +38,21 @@ pub enum StartError {
     /// The relay does not start.
     #[error("the relay cannot be started")]
     Relay(#[source] RelayError),
-    /// The directory of threads' files cannot be made.
-    #[error("{} is not there and cannot be made (DEER_FLOW_HOST_BASE_DIR)", path.display())]
-    Base {
+    /// Something else is where a directory of the operator's must be.
+    #[error("{} is no directory ({variable})", path.display())]
+    NotDirectory {
+        /// What is there.
+        path: PathBuf,
+        /// Which setting names it.
+        variable: &'static str,
+    },
+    /// A directory of the operator's cannot be made.
+    #[error("{} is not there and cannot be made ({variable})", path.display())]
+    Directory {
         /// The directory.
         path: PathBuf,
+        /// Which setting names it.
+        variable: &'static str,
         /// Why not.
         #[source]
         source: std::io::Error,
@@ -93,6 +103,9 @@ fn said(last_words: &str) -> String {
 
 impl StartFailure {
     pub(crate) fn into_backend(self, id: &SandboxId) -> BackendError {
+        if let Self::Launch(error @ LaunchError::TooLarge { .. }) = &self {
+            return BackendError::Refused { message: error.to_string() };
+        }
         let message = format!("sandbox '{id}' cannot be started: {}", chain(&self));
         // The message has all of it already.
         BackendError::Unreachable { message, source: None }

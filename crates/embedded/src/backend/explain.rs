@@ -4,8 +4,9 @@ use serde::Serialize;
 use stockade_core::egress::NetworkMode;
 use stockade_core::{BackendError, SandboxSpec};
 
-use super::places;
 use super::request::Asked;
+use super::{places, unlimited};
+use crate::cgroup::{CgroupLayout, Controller};
 use crate::facts::MachineFacts;
 use crate::launch::spec::UserMap;
 use crate::launch::{SetupStep, plan};
@@ -38,11 +39,15 @@ pub fn explain(
     let policy = network::resolve(&spec.network, settings.network.unwrap_or(best));
     let policy = policy.map_err(|error| refused(error.to_string()))?;
     let asked = Asked::with_policy(spec, settings, policy)?;
+    unlimited::refuse(&spec.resources, &facts.cgroups, settings.missing_limits)?;
     let users = if facts.privileged { places::users(0) } else { UserMap::Single };
     let files = state::files_in(&settings.state_dir, &spec.id);
     let launch = asked.launch(spec, settings, files, users);
     let steps = plan(&launch, facts, &HostSystem::probe()).map_err(|error| refused(error.to_string()))?;
-    let before = [before("network", &network_text(&asked.network)), before("limits", &limits_text(&asked))];
+    let before = [
+        before("network", &network_text(&asked.network)),
+        before("limits", &limits_text(&asked, &facts.cgroups)),
+    ];
     Ok(before.into_iter().chain(steps.iter().map(explained)).collect())
 }
 
@@ -63,12 +68,21 @@ fn network_text(policy: &ResolvedPolicy) -> String {
     }
 }
 
-fn limits_text(asked: &Asked) -> String {
+fn limits_text(asked: &Asked, layout: &CgroupLayout) -> String {
     let limits = &asked.limits;
-    format!(
-        "make control groups: {}m of processors, {} bytes of memory, {} processes; {} bytes of files",
-        limits.millicores, limits.memory, limits.pids, limits.storage
-    )
+    let limited = [
+        (Controller::Cpu, format!("{}m of processors", limits.millicores)),
+        (Controller::Memory, format!("{} bytes of memory", limits.memory)),
+        (Controller::Pids, format!("{} processes", limits.pids)),
+    ];
+    let limited: Vec<String> =
+        limited.into_iter().filter(|(controller, _)| layout.has(*controller)).map(|(_, text)| text).collect();
+    let groups = match layout {
+        CgroupLayout::None { .. } => "make no control groups".to_owned(),
+        _ => format!("make control groups: {}", limited.join(", ")),
+    };
+    let without = unlimited::note(layout).map(|note| format!("; {note}")).unwrap_or_default();
+    format!("{groups}; {} bytes of files{without}", limits.storage)
 }
 
 fn explained(step: &SetupStep) -> Explained {
@@ -80,4 +94,45 @@ fn explained(step: &SetupStep) -> Explained {
         _ => String::new(),
     };
     Explained { step: kind, text: step.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use stockade_core::SandboxId;
+
+    use super::*;
+    use crate::settings::tests::mk_settings;
+
+    fn limits_of(cgroups: CgroupLayout) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let facts = MachineFacts {
+            namespaces: Ok(()),
+            fresh_proc: true,
+            mounts: true,
+            overlay: true,
+            seccomp: true,
+            cgroups,
+            ..MachineFacts::default()
+        };
+        let spec = SandboxSpec::new(SandboxId::new("s1").unwrap());
+        let steps = explain(&spec, &mk_settings(directory.path()), &facts).unwrap();
+        assert!(steps.len() > 5, "{steps:?}");
+        steps.into_iter().find(|step| step.step == "limits").unwrap().text
+    }
+
+    #[test]
+    fn groups_that_cannot_be_made_are_not_told_as_made() {
+        let none = limits_of(CgroupLayout::None { reason: "none is writable".into() });
+        assert!(
+            none.starts_with("make no control groups; 4294967296 bytes of files; not limited here"),
+            "{none}"
+        );
+        let controllers = vec![Controller::Memory, Controller::Pids];
+        let some = limits_of(CgroupLayout::V2 { base: "/x".into(), controllers });
+        assert!(
+            some.starts_with("make control groups: 2147483648 bytes of memory, 512 processes;"),
+            "{some}"
+        );
+        assert!(some.contains("not limited here: processor time"), "{some}");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -21,6 +22,7 @@ struct Inner {
     evicted: Counter,
     swept: Counter,
     relay_restarts: Counter,
+    disk_used: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,6 +44,7 @@ impl Metrics {
             evicted: Counter::default(),
             swept: Counter::default(),
             relay_restarts: Counter::default(),
+            disk_used: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("stockade_embedded");
         registry.register("create_seconds", "Creates of new sandboxes by outcome", inner.creates.clone());
@@ -66,6 +69,11 @@ impl Metrics {
             "Relays that ended and were started anew",
             inner.relay_restarts.clone(),
         );
+        registry.register(
+            "disk_used_bytes",
+            "Bytes that files of sandboxes outside their mounts took when they were last measured",
+            inner.disk_used.clone(),
+        );
         Self(Arc::new(inner))
     }
 
@@ -88,6 +96,11 @@ impl Metrics {
 
     pub(crate) fn swept(&self, things: usize) {
         self.0.swept.inc_by(things as u64);
+    }
+
+    /// In all sandboxes together.
+    pub(crate) fn disk_used(&self, bytes: u64) {
+        self.0.disk_used.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn relay_restarted(&self) {

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod create;
+mod directories;
 mod down;
 mod end;
 mod entry;
@@ -11,6 +12,7 @@ mod inner;
 mod log;
 mod metrics;
 mod mounts;
+mod named;
 mod pause;
 mod places;
 mod plan;
@@ -18,11 +20,12 @@ mod process;
 mod relays;
 mod remove;
 mod request;
+mod sameness;
 mod start;
 mod status;
 mod tend;
+mod unlimited;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +48,7 @@ use relays::Relays;
 use crate::cgroup::Cgroups;
 use crate::facts::MachineFacts;
 use crate::network::{Network, NetworkOptions};
-use crate::settings::{EmbeddedSettings, MissingViews};
+use crate::settings::EmbeddedSettings;
 use crate::state::StateDir;
 use crate::state::record::Phase;
 use crate::state::trash::Trash;
@@ -75,11 +78,20 @@ impl EmbeddedBackend {
         if !problems.is_empty() {
             return Err(StartError::Settings(problems));
         }
+        // Before anything is made for settings that are wrong.
+        let named = settings.clone();
+        let problems = tokio::task::spawn_blocking(move || named::problems(&named)).await;
+        if let Ok(problems) = problems
+            && !problems.is_empty()
+        {
+            return Err(StartError::Settings(problems));
+        }
+        named::warn_of_ports(settings.ports);
         if !facts.can_isolate() {
             return Err(StartError::Machine("the kernel refuses what every sandbox needs".to_owned()));
         }
         let state = StateDir::open(&settings.state_dir)?;
-        make_base(&settings)?;
+        directories::make(&settings)?;
         let boot_id = process::boot_id()
             .map_err(|source| StartError::Kernel { what: "which start of the machine this is", source })?;
         let trash = Trash::start(state.trash())?;
@@ -98,6 +110,9 @@ impl EmbeddedBackend {
             state_dir = %state.root().display(), machine = state.machine().name(),
             privileged = facts.privileged, ports = %settings.ports, "embedded backend"
         );
+        if let Some(note) = unlimited::note(&facts.cgroups) {
+            tracing::warn!("sandboxes are {note}; `stockade doctor` says what to do");
+        }
         let parts = Parts { settings, facts, state, trash, boot_id, cgroups, network, relays, metrics };
         let inner = Arc::new(Inner::new(parts));
         inner.launcher().await.map_err(StartError::Launcher)?;
@@ -108,18 +123,6 @@ impl EmbeddedBackend {
         ];
         Ok(Arc::new(Self { inner, tasks }))
     }
-}
-
-/// The base directory has to be there for anything below it to be found without following links.
-fn make_base(settings: &EmbeddedSettings) -> Result<(), StartError> {
-    let path = PathBuf::from(settings.storage.base.as_str());
-    if path.is_dir() {
-        return Ok(());
-    }
-    if settings.missing_views == MissingViews::Empty {
-        tracing::warn!(path = %path.display(), "DEER_FLOW_HOST_BASE_DIR is not there; making it, empty");
-    }
-    std::fs::create_dir_all(&path).map_err(|source| StartError::Base { path, source })
 }
 
 impl Drop for EmbeddedBackend {

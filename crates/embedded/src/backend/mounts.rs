@@ -73,9 +73,11 @@ fn split(path: &HostPath, storage: &StorageLayout) -> (PathBuf, PathBuf) {
 pub(crate) fn check(binds: &[Bind]) -> Result<(), MountError> {
     for bind in binds {
         match open_below(&bind.base, &bind.below) {
-            Err(Errno::NOENT | Errno::NOTDIR) if bind.missing == Missing::Refuse => {
+            Err(Errno::NOENT) if bind.missing == Missing::Refuse => {
                 return Err(MountError::SourceMissing { path: full(bind) });
             }
+            Err(Errno::NOTDIR) => return Err(MountError::SourceNotDirectory { path: full(bind) }),
+            Err(Errno::NAMETOOLONG) => return Err(MountError::SourceNameTooLong { path: full(bind) }),
             Err(Errno::LOOP | Errno::XDEV) => return Err(MountError::SourceIsLink { path: full(bind) }),
             _ => {}
         }

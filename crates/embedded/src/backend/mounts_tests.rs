@@ -105,3 +105,22 @@ fn a_link_on_the_way_is_refused() {
     let error = check(&mk_binds(&storage, &spec, MissingViews::Empty)).unwrap_err();
     assert!(matches!(&error, MountError::SourceIsLink { path } if path.ends_with("conversions")), "{error}");
 }
+
+#[test]
+fn what_cannot_be_a_directory_is_the_callers_mistake() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = directory.path().to_str().unwrap();
+    fs::write(directory.path().join("file"), "").unwrap();
+    let storage = mk_storage(directory.path());
+    let refused = |host_path: &str, read_only| {
+        let spec = mk_spec(&[(host_path, "/mnt/acp-workspace", read_only)]);
+        check(&mk_binds(&storage, &spec, MissingViews::Create)).unwrap_err()
+    };
+    for read_only in [false, true] {
+        for path in [format!("{base}/file"), format!("{base}/file/below")] {
+            assert_eq!(refused(&path, read_only), MountError::SourceNotDirectory { path: path.clone() });
+        }
+    }
+    let path = format!("{base}/{}", "x".repeat(300));
+    assert_eq!(refused(&path, false), MountError::SourceNameTooLong { path: path.clone() });
+}

@@ -14,10 +14,10 @@ use super::entry::Entry;
 use super::error::chain;
 use super::inner::Inner;
 use super::status::Trouble;
-use super::{pause, start};
+use super::{end, pause, start};
 use crate::network::Network;
-use crate::relay::{Moment, Relay, RelayError, RelayEvent, RelayOptions};
-use crate::state::record::{Phase, Record};
+use crate::relay::{self, Moment, Relay, RelayError, RelayEvent, RelayOptions};
+use crate::state::record::{Failure, Phase, Record};
 
 /// The wait before another attempt to start a relay.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -85,6 +85,16 @@ impl Relays {
     /// Has its connections wait.
     pub(crate) async fn detach(&self, id: &SandboxId) -> Result<(), RelayError> {
         match self.current().detach(id).await {
+            // The next one is told what is true then.
+            Err(RelayError::Ended | RelayError::Unknown(_)) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Has its callers told that it is not started again, and why.
+    pub(crate) async fn fail(&self, id: &SandboxId, failure: &Failure) -> Result<(), RelayError> {
+        let Failure { reason, message } = failure.clone();
+        match self.current().fail(id, relay::Failure { reason, message }).await {
             // The next one is told what is true then.
             Err(RelayError::Ended | RelayError::Unknown(_)) => Ok(()),
             result => result,
@@ -202,6 +212,10 @@ pub(crate) async fn restore(inner: &Arc<Inner>, entry: &Arc<Entry>) {
             inner.know(entry, |now| now.trouble = Some(Trouble { reason: ADDRESS_LOST, message }));
             return;
         }
+    }
+    if entry.phase() == Phase::Failed {
+        end::lead_away(inner, entry).await;
+        return;
     }
     let open = entry.open();
     let Some(netns) = open.netns.filter(|_| entry.now().runs) else { return };

@@ -3,23 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use stockade_core::backend::Conflict;
 use stockade_core::layout::LarkSupport;
-use stockade_core::resources::{Amount, Bytes, Millicores};
-use stockade_core::{BackendError, ContractVersion, SandboxSpec, signature};
+use stockade_core::resources::{Amount, Millicores, Resources};
+use stockade_core::{BackendError, SandboxSpec, signature};
 
 use super::mounts;
 use crate::launch::spec::{Bind, LaunchSpec, RootFs, UserMap, WritableLayer};
 use crate::network::{Network, ResolvedPolicy};
 use crate::settings::{EmbeddedSettings, WritableKind};
-use crate::state::record::{Record, StoredLimits};
+use crate::state::record::StoredLimits;
 
 /// There is no Lark CLI without images.
 pub(crate) const LARK: LarkSupport = LarkSupport { runtime: false, broker: false };
-/// Below this an agent with one command does not run.
-const LEAST_MEMORY: Bytes = Bytes(32 << 20);
-/// Below this nothing can be installed or written.
-const LEAST_STORAGE: Bytes = Bytes(1 << 20);
 
 /// A request, checked against this machine and its settings.
 #[derive(Debug)]
@@ -55,13 +50,15 @@ impl Asked {
         let Millicores(millicores) = limit(resources.cpu, defaults.cpu);
         let memory = limit(resources.memory, defaults.memory);
         let storage = limit(resources.ephemeral_storage, defaults.storage);
-        for (what, asked, least) in
-            [("memory", memory, LEAST_MEMORY), ("ephemeral_storage", storage, LEAST_STORAGE)]
-        {
+        for (what, asked, least) in [
+            ("memory", memory, Resources::LEAST_MEMORY),
+            ("ephemeral_storage", storage, Resources::LEAST_STORAGE),
+        ] {
             if asked < least {
                 return Err(refused(format!("a sandbox needs at least {least} of {what}, not {asked}")));
             }
         }
+        check_variables(spec)?;
         Ok(Self {
             signature: signature::of(&plan),
             binds: mounts::binds(&plan, &settings.storage, settings.missing_views),
@@ -90,6 +87,7 @@ impl Asked {
             binds: self.binds.clone(),
             environment: self.environment.clone(),
             name_server: None,
+            known_host: Some(settings.node_host.clone()),
             agent_port: settings.container_port,
             grace: settings.delete_grace,
         }
@@ -101,36 +99,33 @@ fn limit<T: Ord + Copy>(amount: Amount<T>, default: T) -> T {
     amount.limit.unwrap_or_else(|| amount.request.map_or(default, |request| request.max(default)))
 }
 
-fn environment(spec: &SandboxSpec, settings: &EmbeddedSettings) -> BTreeMap<String, String> {
-    let mut variables = settings.environment.clone();
-    variables.extend(spec.env.clone());
-    // Callers that reach sandboxes by this name send it; the agent knows no others than addresses.
-    variables.insert("STOCKADE_ALLOWED_HOSTS".to_owned(), settings.node_host.clone());
-    variables
-}
-
-/// Whether what is there is what is asked for. Under contract 1 mounts do not count.
-pub(crate) fn check_same(
-    record: &Record,
-    spec: &SandboxSpec,
-    asked: &Asked,
-    contract: ContractVersion,
-) -> Result<(), BackendError> {
-    let conflict = |conflict| Err(BackendError::Conflict { id: spec.id.clone(), conflict });
-    if record.identity.user != spec.user {
-        return conflict(Conflict::User);
-    }
-    if record.identity.thread != spec.thread {
-        return conflict(Conflict::Thread);
-    }
-    if contract >= ContractVersion::V2 && record.signature != asked.signature {
-        return conflict(Conflict::Mounts);
+/// Refuses variables that are settings of the agent and that it would not start with.
+fn check_variables(spec: &SandboxSpec) -> Result<(), BackendError> {
+    let arguments = || ["--listen=0.0.0.0:8080", "--home=/"].map(str::to_owned);
+    for (name, value) in &spec.env {
+        let only_this = |asked: &str| (asked == name).then(|| value.clone());
+        if stockade_agent::Options::parse(arguments(), only_this).is_err() {
+            // No value: it may be a secret.
+            let message = format!(
+                "the variable {name} is a setting of the sandbox agent, which does not start with this value; see \
+                 `stockade-agent --help`"
+            );
+            return Err(BackendError::Refused { message });
+        }
     }
     Ok(())
 }
 
+fn environment(spec: &SandboxSpec, settings: &EmbeddedSettings) -> BTreeMap<String, String> {
+    let mut variables = settings.environment.clone();
+    variables.extend(spec.env.clone());
+    variables
+}
+
 #[cfg(test)]
 mod tests {
+    use stockade_core::SandboxId;
+
     use super::*;
 
     #[test]
@@ -140,5 +135,22 @@ mod tests {
         assert_eq!(limit(amount(None, Some(3)), 7), 3);
         assert_eq!(limit(amount(Some(2), None), 7), 7);
         assert_eq!(limit(amount(Some(9), None), 7), 9);
+    }
+
+    #[test]
+    fn a_variable_that_the_agent_does_not_start_with_is_refused_without_its_value() {
+        let with = |name: &str, value: &str| {
+            let mut spec = SandboxSpec::new(SandboxId::new("s1").unwrap());
+            spec.env.insert(name.to_owned(), value.to_owned());
+            check_variables(&spec).map_err(|error| format!("{}: {error}", error.code()))
+        };
+        assert_eq!(with("TOKEN", "anything"), Ok(()));
+        // Ours come first.
+        assert_eq!(with("WORKSPACE", "relative"), Ok(()));
+        for name in ["JWT_PUBLIC_KEY", "TICKET_TTL_SECONDS", "MAX_SHELL_SESSIONS"] {
+            let refused = with(name, "s3cret").unwrap_err();
+            assert!(refused.starts_with("refused: ") && refused.contains(name), "{refused}");
+            assert!(!refused.contains("s3cret"), "{refused}");
+        }
     }
 }

@@ -243,7 +243,7 @@ pub(crate) async fn on_demand(
             Ok(())
         }
         Err(failure) => {
-            end::start_failed(inner, entry, turn, &failure);
+            end::start_failed(inner, entry, turn, &failure).await;
             Err(failure.into_backend(&entry.id))
         }
     }
@@ -268,6 +268,6 @@ pub(crate) async fn again(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
             tracing::info!(sandbox_id = %entry.id, "started again");
             note_ready(inner, entry, ready);
         }
-        Err(failure) => end::start_failed(inner, entry, turn, &failure),
+        Err(failure) => end::start_failed(inner, entry, turn, &failure).await,
     }
 }

@@ -16,6 +16,9 @@ pub(crate) struct Now {
     pub(crate) on_demand: bool,
     /// What keeps it from being reached or started.
     pub(crate) trouble: Option<Trouble>,
+    /// What its files outside its mounts took when they were last measured, in bytes; no more than a little above its
+    /// limit is counted.
+    pub(crate) disk_used: Option<u64>,
 }
 
 /// Something that is tried again.
@@ -47,6 +50,7 @@ pub(crate) fn sandbox(record: &Record, now: &Now, node_host: &str) -> Sandbox {
         created_at: Some(record.created_at),
         identity: Some(record.identity.clone()),
         contract: Some(record.contract),
+        disk_used: now.disk_used,
     }
 }
 
@@ -132,6 +136,14 @@ mod tests {
             record.life.failure = Some(Failure { reason: "Evicted".into(), message: "too large".into() });
         };
         check(failed, &Now::default(), (Status::Failed, false, Some("Evicted")));
+    }
+
+    #[test]
+    fn what_its_files_take_is_said_once_it_is_known() {
+        let record = mk_record("s1");
+        assert_eq!(sandbox(&record, &Now::default(), "h").disk_used, None);
+        let measured = Now { disk_used: Some(7), ..Now::default() };
+        assert_eq!(sandbox(&record, &measured, "h").disk_used, Some(7));
     }
 
     #[test]

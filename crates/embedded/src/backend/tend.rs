@@ -90,6 +90,12 @@ async fn measure(inner: &Arc<Inner>, entries: &[Arc<Entry>], measured: &mut Meas
         let files = inner.state.files(&entry.id);
         let size = tokio::task::spawn_blocking(move || usage::of_tree(&files, limit)).await;
         measured.at.insert(entry.id.clone(), Instant::now());
+        // So many files that they were not all measured have no size.
+        if let Ok(Ok(size)) = &size
+            && *size != u64::MAX
+        {
+            inner.know(entry, |now| now.disk_used = Some(*size));
+        }
         match size {
             Ok(Ok(size)) if size > limit => {
                 let turn = entry.turn().await;
@@ -99,6 +105,8 @@ async fn measure(inner: &Arc<Inner>, entries: &[Arc<Entry>], measured: &mut Meas
             _ => {}
         }
     }
+    let sizes = entries.iter().filter_map(|entry| entry.now().disk_used);
+    inner.metrics.disk_used(sizes.fold(0, u64::saturating_add));
 }
 
 /// Stops a sandbox whose files have grown too large. They stay until it is deleted.
@@ -113,7 +121,7 @@ async fn evict(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, limit: u64) 
         Bytes(limit)
     );
     let failure = Failure { reason: "Evicted".to_owned(), message };
-    end::give_up(inner, entry, turn, failure);
+    end::give_up(inner, entry, turn, failure).await;
     let open = entry.open();
     start::kill(&open);
     if let Some(cgroup) = &open.cgroup

@@ -133,12 +133,12 @@ fn execute(spec: &LaunchSpec) -> SetupStep {
     let mut environment: std::collections::BTreeMap<&str, &str> = ENVIRONMENT.iter().copied().collect();
     environment.extend(spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let variable = |(name, value): (&str, &str)| format!("{name}={value}");
-    SetupStep::Execute {
-        arguments: vec![
-            format!("--listen=0.0.0.0:{}", spec.agent_port),
-            format!("--home={HOME}"),
-            format!("--grace={}", spec.grace.as_secs_f64()),
-        ],
-        environment: environment.into_iter().map(variable).collect(),
-    }
+    let mut arguments = vec![
+        format!("--listen=0.0.0.0:{}", spec.agent_port),
+        format!("--home={HOME}"),
+        format!("--grace={}", spec.grace.as_secs_f64()),
+    ];
+    // Not as a variable: every command would have it.
+    arguments.extend(spec.known_host.iter().map(|host| format!("--allow-host={host}")));
+    SetupStep::Execute { arguments, environment: environment.into_iter().map(variable).collect() }
 }

@@ -25,6 +25,9 @@ pub struct LaunchSpec {
     pub environment: BTreeMap<String, String>,
     /// The name server; `None` leaves names unresolved.
     pub name_server: Option<IpAddr>,
+    /// A host name that callers use, which the agent would not know otherwise.
+    #[serde(default)]
+    pub known_host: Option<String>,
     /// The port the agent listens on, on all addresses of the sandbox.
     pub agent_port: u16,
     /// Time between a request to end and the end.

@@ -10,8 +10,6 @@ use crate::settings::Subnet;
 
 /// The interface of a sandbox, as the sandbox sees it.
 pub(crate) const INSIDE: &str = "eth0";
-/// Numbers have at most six digits: a name of an interface has at most fifteen characters.
-const MOST: u32 = 1_000_000;
 
 /// The names of everything of ours in a kernel that we may share with others of our kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,10 +88,9 @@ impl Addresses {
         self.at(1)
     }
 
-    /// How many sandboxes there is room for. Five addresses are no sandbox's: the first and the last of the range, the
-    /// gateway, and the two that forwarding is proven with.
+    /// How many sandboxes there is room for.
     pub(crate) fn capacity(self) -> u32 {
-        self.size().saturating_sub(5).min(MOST)
+        self.0.capacity()
     }
 
     /// The address of a seat; `None` when the range is too small.

@@ -33,6 +33,9 @@ pub enum NetworkError {
         #[source]
         source: NetlinkError,
     },
+    /// We may not change the machine's own network.
+    #[error("this user may not change the machine's network: run as root (CAP_NET_ADMIN) for open networks")]
+    Rights(#[source] NetlinkError),
     /// An interface that was just made is gone.
     #[error(
         "the interface {0} is gone right after it was made: does something else manage the interfaces here?"

@@ -99,7 +99,7 @@ fn find() -> NetFacts {
 }
 
 /// Asks for the removal of an interface whose name nothing has: those without the right are told so first.
-fn rights() -> Result<(), NetlinkError> {
+pub(super) fn rights() -> Result<(), NetlinkError> {
     links::remove(&mut Socket::route()?, "stockade-none")
 }
 

@@ -95,6 +95,11 @@ pub enum PolicyError {
     /// A range that is not one.
     #[error("{0}/{1} is no range: the prefix is longer than the address, or bits are set behind it")]
     Range(IpAddr, u8),
+    /// A rule for addresses that are the sandbox's own.
+    #[error(
+        "{0} is the sandbox's own loopback, which it always reaches: to let it reach this machine, name an address of the machine's, exactly, and have the service listen there"
+    )]
+    Loopback(Hole),
     /// Too many rules.
     #[error("{0} rules in `allow`, and at most {MAX_HOLES} are taken")]
     TooMany(usize),
@@ -125,6 +130,9 @@ fn hole(rule: &AllowRule) -> Result<Hole, PolicyError> {
     let rest = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
     if prefix > 32 || first.to_bits() & rest != 0 {
         return Err(PolicyError::Range(address, prefix));
+    }
+    if hole.first.is_loopback() && hole.last().is_loopback() {
+        return Err(PolicyError::Loopback(hole));
     }
     Ok(hole)
 }
@@ -162,6 +170,8 @@ mod tests {
         check(NetworkMode::Open, Some(Destination::Anywhere), "a port alone");
         check(NetworkMode::Open, Some(Destination::NamesBelow("a.example".into())), "`*.a.example`");
         check(NetworkMode::Open, mk_range("fd00::", 8), "IPv6");
+        check(NetworkMode::Open, mk_range("127.0.0.1", 32), "127.0.0.1/32 port 443 is the sandbox's own");
+        check(NetworkMode::Open, mk_range("127.0.0.0", 8), "loopback");
         check(NetworkMode::Open, mk_range("10.0.0.1", 8), "no range");
         check(NetworkMode::Open, mk_range("10.0.0.0", 33), "no range");
         check(NetworkMode::Allowlist, None, "not built");

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::packet::PacketSocket;
 use super::start::connect_or_start;
-use super::wire::{Answer, Ask, Event, Listed, Message, Question, Refusal, RefusalKind, VERSION};
+use super::wire::{Answer, Ask, Event, Failure, Listed, Message, Question, Refusal, RefusalKind, VERSION};
 use super::{Moment, RelayError, RelayOptions};
 use crate::settings::Subnet;
 
@@ -84,7 +84,11 @@ impl Relay {
     pub async fn connect_or_start(
         options: RelayOptions,
     ) -> Result<(Self, mpsc::Receiver<RelayEvent>), RelayError> {
-        let (relay, events, version) = Self::connect(&options).await?;
+        let (relay, events, version) = match Self::connect(&options).await {
+            // It was just ending, because nobody had needed it.
+            Err(RelayError::Ended) => Self::connect(&options).await?,
+            other => other?,
+        };
         if version == VERSION {
             return Ok((relay, events));
         }
@@ -154,6 +158,15 @@ impl Relay {
     /// When the sandbox has no port here.
     pub async fn detach(&self, id: &SandboxId) -> Result<(), RelayError> {
         self.told(Ask::Detach { id: id.to_string() }, &[]).await
+    }
+
+    /// Ends the connections to a sandbox that is not started again. Those who wait for it, and those who come, are
+    /// told why at once.
+    ///
+    /// # Errors
+    /// When the sandbox has no port here.
+    pub async fn fail(&self, id: &SandboxId, failure: Failure) -> Result<(), RelayError> {
+        self.told(Ask::Fail { id: id.to_string(), failure }, &[]).await
     }
 
     /// Lets the next byte of a caller wake the sandbox. Take `since` before freezing it and call this

@@ -98,6 +98,7 @@ async fn reach(
                 }
                 Reason::NotAccepting
             }
+            Attachment::Failed(failure) => return Err(Unreachable::Refused(Reason::Failed(failure))),
             Attachment::None => Reason::NotStarted,
         };
         if waiting.is_none() {

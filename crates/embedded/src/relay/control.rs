@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::{SocketFlags, accept_with};
@@ -28,6 +28,10 @@ struct Hall {
     newest: AtomicU64,
     /// A newer server came.
     replaced: Notify,
+    /// How many servers there are that said hello.
+    servers: AtomicUsize,
+    /// The last of them left.
+    left: Notify,
     farewells: mpsc::Sender<Farewell>,
 }
 
@@ -37,12 +41,14 @@ struct Farewell {
     question: u64,
 }
 
-/// Serves servers until one ends the relay.
+/// Serves servers until one ends the relay, or the last has left and there is no sandbox. Who connects at that very
+/// moment sees the end of it, and starts another.
 pub(super) async fn serve(socket: OwnedFd, registry: Arc<Registry>) -> io::Result<()> {
     let socket = watched(socket)?;
     let (farewells, mut ending) = mpsc::channel(1);
     let newest = AtomicU64::new(0);
-    let hall = Arc::new(Hall { registry, newest, replaced: Notify::new(), farewells });
+    let (replaced, servers, left) = (Notify::new(), AtomicUsize::new(0), Notify::new());
+    let hall = Arc::new(Hall { registry, newest, replaced, servers, left, farewells });
     let places = Arc::new(Semaphore::new(SERVERS));
     for number in 1_u64.. {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -52,6 +58,12 @@ pub(super) async fn serve(socket: OwnedFd, registry: Arc<Registry>) -> io::Resul
                 // Nobody connects to a relay whose end was announced.
                 drop(socket);
                 return done(&farewell).await;
+            }
+            () = hall.left.notified() => {
+                if hall.servers.load(Ordering::Relaxed) == 0 && hall.registry.is_empty() {
+                    return Ok(());
+                }
+                continue;
             }
         };
         let accepted = match accepted {
@@ -68,8 +80,12 @@ pub(super) async fn serve(socket: OwnedFd, registry: Arc<Registry>) -> io::Resul
             let server = Arc::new(server);
             let hall = Arc::clone(&hall);
             tokio::spawn(async move {
-                converse(&server, number, &hall).await;
+                let mut greeted = false;
+                converse(&server, number, &hall, &mut greeted).await;
                 drop(permit);
+                if greeted && hall.servers.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    hall.left.notify_one();
+                }
             });
         }
     }
@@ -77,12 +93,16 @@ pub(super) async fn serve(socket: OwnedFd, registry: Arc<Registry>) -> io::Resul
 }
 
 /// Answers one server until it ends.
-async fn converse(server: &Arc<PacketSocket>, number: u64, hall: &Hall) {
+async fn converse(server: &Arc<PacketSocket>, number: u64, hall: &Hall, greeted: &mut bool) {
     loop {
         let newest = hall.newest.load(Ordering::Relaxed) == number;
         tokio::select! {
             received = server.receive() => match received {
-                Ok(Some(packet)) => if respond(server, number, hall, packet).await.is_err() { return },
+                Ok(Some(packet)) => {
+                    if respond(server, number, hall, packet, greeted).await.is_err() {
+                        return;
+                    }
+                }
                 Ok(None) => return,
                 Err(error) => return log(format_args!("a server cannot be understood: {error}")),
             },
@@ -94,7 +114,13 @@ async fn converse(server: &Arc<PacketSocket>, number: u64, hall: &Hall) {
     }
 }
 
-async fn respond(server: &Arc<PacketSocket>, number: u64, hall: &Hall, packet: Packet) -> io::Result<()> {
+async fn respond(
+    server: &Arc<PacketSocket>,
+    number: u64,
+    hall: &Hall,
+    packet: Packet,
+    greeted: &mut bool,
+) -> io::Result<()> {
     let question: Question = match serde_json::from_slice(&packet.bytes) {
         Ok(question) => question,
         Err(error) => {
@@ -109,6 +135,10 @@ async fn respond(server: &Arc<PacketSocket>, number: u64, hall: &Hall, packet: P
     };
     let answer = match question.ask {
         Ask::Hello { .. } => {
+            // Before it hears of it: from then on it relies on this relay.
+            if !std::mem::replace(greeted, true) {
+                hall.servers.fetch_add(1, Ordering::Relaxed);
+            }
             hall.newest.store(number, Ordering::Relaxed);
             hall.replaced.notify_waiters();
             Ok(Answer::Hello { version: VERSION, user_namespace: user_namespace() })
@@ -120,9 +150,9 @@ async fn respond(server: &Arc<PacketSocket>, number: u64, hall: &Hall, packet: P
         }
         other => hall.registry.answer(other, packet.descriptors).await,
     };
-    let greeted = matches!(answer, Ok(Answer::Hello { .. }));
+    let is_greeting = matches!(answer, Ok(Answer::Hello { .. }));
     send(server, &Message::Answer { number: question.number, answer }).await?;
-    if greeted {
+    if is_greeting {
         hall.registry.want_again();
         tell(server, hall).await?;
     }

@@ -4,12 +4,13 @@
 //!   callers ──► port ─ accept ─ first byte ─┬─ attached ───► socket made inside the sandbox's network
 //!                                           │                namespace ──► its agent, bytes both ways
 //!                                           ├─ paused ─────► written awake, Woken, then as above
+//!                                           ├─ failed ─────► 503 at once, with the reason
 //!                                           └─ not attached ► waits (bounded), Wanted; 503 after 30 s
 //!   server ◄── relay.sock: requests with descriptors, events ──► relay
 //! ```
 //!
 //! The relay reads nothing of what it passes on, opens nothing that a sandbox names, and gives no descriptor
-//! to anybody. It knows nothing that the server could not tell it again: when it is killed, the server starts
+//! to anybody. It ends when the last server has left and no sandbox has a port. It knows nothing that the server could not tell it again: when it is killed, the server starts
 //! another and tells it everything anew.
 
 mod accept;
@@ -39,4 +40,4 @@ pub use error::RelayError;
 pub use moment::Moment;
 pub use place::find;
 pub use start::RelayOptions;
-pub use wire::Listed;
+pub use wire::{Failure, Listed};

@@ -12,7 +12,7 @@ use super::Moment;
 use super::events::Events;
 use super::limits::{PER_SANDBOX, Taken, WAITING_PER_SANDBOX};
 use super::process::log;
-use super::wire::{Event, Listed};
+use super::wire::{Event, Failure, Listed};
 
 /// Where connections of a sandbox lead.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub(super) enum Attachment {
     None,
     /// To its agent.
     To(Target),
+    /// Nowhere any more: it has failed, and callers are told why.
+    Failed(Arc<Failure>),
     /// Nowhere any more.
     Removed,
 }
@@ -116,6 +118,19 @@ impl Port {
             *attachment = Attachment::None;
             attached
         });
+    }
+
+    /// Ends its connections, and has those who wait and those to come told why.
+    pub(super) fn fail(&self, failure: Failure) {
+        self.resume();
+        self.attachment.send_if_modified(|attachment| {
+            if matches!(attachment, Attachment::Failed(known) if **known == failure) {
+                return false;
+            }
+            *attachment = Attachment::Failed(Arc::new(failure));
+            true
+        });
+        self.events.withdraw(&Event::Wanted { id: self.id.clone() });
     }
 
     pub(super) fn remove(&self) {

@@ -3,11 +3,14 @@
 //! Callers speak HTTP with the agent. Nothing of theirs was passed on and nothing was sent to them, so an
 //! answer in the agent's own form is right, and better than a broken connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::wire::Failure;
 
 /// How long the caller may take to read it.
 const READING: Duration = Duration::from_secs(2);
@@ -16,7 +19,7 @@ const READING: Duration = Duration::from_secs(2);
 const MOST_READ: usize = 1024 * 1024;
 
 /// Why a request was not passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reason {
     /// The sandbox did not start in time.
     NotStarted,
@@ -24,36 +27,56 @@ pub(super) enum Reason {
     NotAccepting,
     /// There are too many connections.
     Busy,
+    /// The sandbox is not started again.
+    Failed(Arc<Failure>),
 }
 
 impl Reason {
-    fn sentence(self) -> (&'static str, &'static str) {
+    fn message(&self) -> String {
         match self {
-            Self::NotStarted => (
-                "the sandbox did not start in time",
-                "It may still be starting. Try again; the provisioner says what it is doing.",
-            ),
-            Self::NotAccepting => (
-                "the sandbox does not accept connections",
-                "Its agent is overloaded or was stopped from inside. Try again, or delete the sandbox.",
-            ),
-            Self::Busy => (
-                "the sandbox has too many connections",
-                "Use connections again in place of opening more, and close those that are not needed.",
-            ),
+            Self::NotStarted => "the sandbox did not start in time".to_owned(),
+            Self::NotAccepting => "the sandbox does not accept connections".to_owned(),
+            Self::Busy => "the sandbox has too many connections".to_owned(),
+            Self::Failed(failure) => {
+                format!("the sandbox has failed ({}): {}", failure.reason, failure.message)
+            }
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::NotStarted => "It may still be starting. Try again; the provisioner says what it is doing.",
+            Self::NotAccepting => {
+                "Its agent is overloaded or was stopped from inside. Try again, or delete the sandbox."
+            }
+            Self::Busy => {
+                "Use connections again in place of opening more, and close those that are not needed."
+            }
+            Self::Failed(_) => "It is not started again. Creating it again replaces it, without its files.",
+        }
+    }
+
+    /// In one word.
+    fn word(&self) -> &str {
+        match self {
+            Self::NotStarted => "NotStarted",
+            Self::NotAccepting => "NotAccepting",
+            Self::Busy => "TooManyConnections",
+            Self::Failed(failure) => &failure.reason,
         }
     }
 
     /// The whole answer.
-    fn answer(self) -> String {
-        let (message, hint) = self.sentence();
+    fn answer(&self) -> String {
         let body = serde_json::json!({
-            "success": false, "message": message, "data": null, "hint": hint,
+            "success": false, "message": self.message(), "data": null, "hint": self.hint(), "reason": self.word(),
         })
         .to_string();
+        // What has failed stays so.
+        let again = if matches!(self, Self::Failed(_)) { "" } else { "retry-after: 1\r\n" };
         format!(
             "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-             retry-after: 1\r\ncache-control: no-store\r\nconnection: close\r\n\r\n{body}",
+             {again}cache-control: no-store\r\nconnection: close\r\n\r\n{body}",
             body.len()
         )
     }

@@ -51,6 +51,7 @@ impl Registry {
             Ask::Listen { id, address } => self.listen(id, address).await?,
             Ask::Attach { id, agent_port } => self.attach(&id, only(descriptors)?, agent_port)?,
             Ask::Detach { id } => self.port(&id)?.detach(),
+            Ask::Fail { id, failure } => self.port(&id)?.fail(failure),
             Ask::Pause { id, since, write } => {
                 let wake = Wake { descriptor: only(descriptors)?, bytes: write };
                 self.port(&id)?.pause(since, wake);
@@ -62,6 +63,11 @@ impl Registry {
             Ask::Hello { .. } | Ask::Shutdown => return Err(invalid("asked in the wrong place".to_owned())),
         }
         Ok(Answer::Done)
+    }
+
+    /// Whether no sandbox has a port.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ports.lock().is_empty()
     }
 
     /// Tells a server that came just now what an earlier one may not have heard.

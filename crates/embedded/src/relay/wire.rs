@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 /// The version of everything but `hello` and `shutdown`.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// The longest message in bytes.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024;
 /// How many ports one answer lists: at most about 300 bytes each.
@@ -40,6 +40,11 @@ pub(super) enum Ask {
     Detach {
         id: String,
     },
+    /// It is not started again.
+    Fail {
+        id: String,
+        failure: Failure,
+    },
     /// With the descriptor to write to.
     Pause {
         id: String,
@@ -61,6 +66,15 @@ pub(super) enum Ask {
         clients: String,
     },
     Shutdown,
+}
+
+/// Why a sandbox is not started again, for its callers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// In one word.
+    pub reason: String,
+    /// As a sentence.
+    pub message: String,
 }
 
 /// What comes from the relay.

@@ -29,6 +29,7 @@ pub(crate) fn mk_record(id: &str) -> Record {
             binds: vec![],
             environment: BTreeMap::from([("TOKEN".into(), "s3cret".into())]),
             name_server: None,
+            known_host: None,
             agent_port: 8080,
             grace: Duration::from_secs(5),
         },

@@ -101,6 +101,7 @@ impl World {
             binds: Vec::new(),
             environment: std::collections::BTreeMap::new(),
             name_server: None,
+            known_host: None,
             agent_port: PORT,
             grace: Duration::from_secs(1),
         }

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stockade_core::egress::NetworkMode;
 use stockade_core::layout::StorageLayout;
-use stockade_core::resources::Bytes;
+use stockade_core::resources::{Bytes, Resources};
 use stockade_embedded::EmbeddedSettings;
 use stockade_embedded::settings::{
-    DEFAULT_BIND, DEFAULT_LOG_BYTES, DEFAULT_MAX_SANDBOXES, DEFAULT_NODE_HOST, DefaultLimits, MissingViews,
-    PortRange, RestartLimit, WritableKind,
+    DEFAULT_BIND, DEFAULT_LOG_BYTES, DefaultLimits, MissingLimits, MissingViews, PortRange, RestartLimit,
+    WritableKind, default_max_sandboxes, default_node_host,
 };
 
 use super::env_file;
@@ -29,7 +30,8 @@ pub(super) const BOUNDS: [&str; 5] = [
 ];
 
 /// The other variables that say something to this backend alone.
-pub(super) const ONLY: [&str; 9] = [
+pub(super) const ONLY: [&str; 10] = [
+    "SANDBOX_LIMITS",
     "SANDBOX_BIND",
     "SANDBOX_PORT_RANGE",
     "SANDBOX_SUBNET",
@@ -41,10 +43,6 @@ pub(super) const ONLY: [&str; 9] = [
     "STOCKADE_AGENT",
 ];
 
-/// The least memory a sandbox can start with: the agent, bash and a command.
-const LEAST_MEMORY: u64 = 16 << 20;
-/// The least room for files.
-const LEAST_STORAGE: u64 = 1 << 20;
 /// The fewest processes: the agent's threads and one command.
 const FEWEST_PIDS: u32 = 16;
 
@@ -61,29 +59,27 @@ pub(super) struct Place {
 pub(super) fn read(reader: &mut Reader<'_>, place: Place) -> EmbeddedSettings {
     let limits = read_limits(reader);
     let restarts = reader.parse("SANDBOX_RESTARTS", |text| number(text, 0, 100));
+    let bind = reader.parse("SANDBOX_BIND", address).unwrap_or(DEFAULT_BIND);
+    let ports = reader.parse("SANDBOX_PORT_RANGE", str::parse).unwrap_or(PortRange::DEFAULT);
+    let subnet = reader.parse("SANDBOX_SUBNET", str::parse);
     let settings = EmbeddedSettings {
         state_dir: place.state_dir,
-        bind: reader
-            .parse("SANDBOX_BIND", |text| {
-                text.parse().map_err(|_| "must be an IP address of this machine, like 127.0.0.1 or 0.0.0.0")
-            })
-            .unwrap_or(DEFAULT_BIND),
-        ports: reader.parse("SANDBOX_PORT_RANGE", str::parse).unwrap_or(PortRange::DEFAULT),
-        node_host: reader
-            .parse("NODE_HOST", values::url_host)
-            .unwrap_or_else(|| DEFAULT_NODE_HOST.to_owned()),
+        bind,
+        ports,
+        node_host: reader.parse("NODE_HOST", values::url_host).unwrap_or_else(|| default_node_host(bind)),
         container_port: super::container_port(reader),
         storage: place.storage,
         missing_views: if place.own_base { MissingViews::Create } else { MissingViews::Empty },
         environment: read_environment(reader),
         limits,
+        missing_limits: reader.parse("SANDBOX_LIMITS", missing_limits).unwrap_or(MissingLimits::Refuse),
         network: reader.parse("SANDBOX_NETWORK", network),
-        subnet: reader.parse("SANDBOX_SUBNET", str::parse),
+        subnet,
         writable: reader.parse("SANDBOX_WRITABLE", writable).unwrap_or(WritableKind::Disk),
         delete_grace: place.delete_grace,
         max_sandboxes: reader
             .parse("SANDBOX_MAX", |text| number(text, 1, 60_000))
-            .unwrap_or(DEFAULT_MAX_SANDBOXES),
+            .unwrap_or_else(|| default_max_sandboxes(ports, subnet)),
         restarts: RestartLimit {
             most: restarts.unwrap_or(RestartLimit::DEFAULT.most),
             ..RestartLimit::DEFAULT
@@ -95,7 +91,9 @@ pub(super) fn read(reader: &mut Reader<'_>, place: Place) -> EmbeddedSettings {
     };
     for problem in settings.problems() {
         // Values that are wrong by themselves were replaced by good ones and are named already.
-        reader.problem(problem.variable, &problem.found, problem.expected);
+        if !problem.beside.iter().any(|variable| reader.has_problem(variable)) {
+            reader.problem(problem.variable, &problem.found, problem.expected);
+        }
     }
     settings
 }
@@ -105,10 +103,10 @@ fn read_limits(reader: &mut Reader<'_>) -> DefaultLimits {
     DefaultLimits {
         cpu: reader.parse("SANDBOX_CPU_LIMIT", str::parse).unwrap_or(default.cpu),
         memory: reader
-            .parse("SANDBOX_MEMORY_LIMIT", |text| quantity(text, Bytes(LEAST_MEMORY)))
+            .parse("SANDBOX_MEMORY_LIMIT", |text| quantity(text, Resources::LEAST_MEMORY))
             .unwrap_or(default.memory),
         storage: reader
-            .parse("SANDBOX_STORAGE_LIMIT", |text| quantity(text, Bytes(LEAST_STORAGE)))
+            .parse("SANDBOX_STORAGE_LIMIT", |text| quantity(text, Resources::LEAST_STORAGE))
             .unwrap_or(default.storage),
         pids: reader
             .parse("SANDBOX_PIDS_LIMIT", |text| number(text, FEWEST_PIDS, 1 << 20))
@@ -148,11 +146,32 @@ fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
     number.ok_or_else(|| format!("must be a number from {least} to {most}"))
 }
 
+/// An address, IPv6 with or without the brackets it has in URLs.
+fn address(text: &str) -> Result<IpAddr, &'static str> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().map(IpAddr::V6),
+        None => text.parse(),
+    };
+    address.map_err(|_| "must be an IP address of this machine, like 127.0.0.1 or 0.0.0.0")
+}
+
 fn network(text: &str) -> Result<NetworkMode, &'static str> {
     match NetworkMode::from_name(text) {
         Some(mode @ (NetworkMode::Isolated | NetworkMode::Open)) => Ok(mode),
         Some(NetworkMode::Allowlist) => Err("is not built yet as a default; must be isolated or open"),
         None => Err("must be isolated (its own loopback only) or open (the internet, no private addresses)"),
+    }
+}
+
+fn missing_limits(text: &str) -> Result<MissingLimits, &'static str> {
+    match text {
+        "required" => Ok(MissingLimits::Refuse),
+        "where-possible" => Ok(MissingLimits::Accept),
+        _ => Err(
+            "must be required (a request whose limits cannot be applied is refused) or where-possible (it is taken, and \
+             the answer says which do not hold)",
+        ),
     }
 }
 

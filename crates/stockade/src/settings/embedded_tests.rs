@@ -4,7 +4,9 @@ use std::path::Path;
 use stockade_core::egress::NetworkMode;
 use stockade_core::layout::UserData;
 use stockade_core::resources::{Bytes, Millicores};
-use stockade_embedded::settings::{DefaultLimits, MissingViews, PortRange, RestartLimit, WritableKind};
+use stockade_embedded::settings::{
+    DefaultLimits, MissingLimits, MissingViews, PortRange, RestartLimit, WritableKind,
+};
 use stockade_server::Access;
 
 use super::*;
@@ -67,6 +69,7 @@ fn every_variable_is_taken() {
         "SANDBOX_MEMORY_LIMIT=512Mi",
         "SANDBOX_STORAGE_LIMIT=1Gi",
         "SANDBOX_PIDS_LIMIT=64",
+        "SANDBOX_LIMITS=where-possible",
         "SANDBOX_NETWORK=isolated",
         "SANDBOX_SUBNET=10.9.0.0/16",
         "SANDBOX_WRITABLE=tmpfs",
@@ -92,6 +95,7 @@ fn every_variable_is_taken() {
     let limits =
         DefaultLimits { cpu: Millicores(500), memory: Bytes(512 << 20), storage: Bytes(1 << 30), pids: 64 };
     assert_eq!(embedded.limits, limits);
+    assert_eq!(embedded.missing_limits, MissingLimits::Accept);
     assert_eq!(embedded.network, Some(NetworkMode::Isolated));
     assert_eq!(embedded.subnet.unwrap().to_string(), "10.9.0.0/16");
     assert_eq!(embedded.writable, WritableKind::Tmpfs);
@@ -115,12 +119,16 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check(&["STOCKADE_STATE_DIR=state"], "STOCKADE_STATE_DIR", "absolute");
     check(&["SANDBOX_BIND=localhost"], "SANDBOX_BIND", "IP address");
     check(&["SANDBOX_PORT_RANGE=20000"], "SANDBOX_PORT_RANGE", "20000-29999");
-    check(&["SANDBOX_PORT_RANGE=20000-20009"], "SANDBOX_PORT_RANGE", "SANDBOX_MAX allows 1000");
+    check(&["SANDBOX_PORT_RANGE=20000-20009", "SANDBOX_MAX=11"], "SANDBOX_PORT_RANGE", "lower SANDBOX_MAX");
+    check(&["SANDBOX_SUBNET=10.0.0.0/24", "SANDBOX_MAX=252"], "SANDBOX_SUBNET", "lower SANDBOX_MAX");
+    check(&["SANDBOX_SUBNET=10.0.0.0/30"], "SANDBOX_SUBNET", "has 0 addresses");
     check(&["NODE_HOST=host.docker.internal"], "NODE_HOST", "SANDBOX_BIND");
+    check(&["NODE_HOST=127.0.0.2"], "NODE_HOST", "is not where the ports");
     check(&["SANDBOX_CPU_LIMIT=much"], "SANDBOX_CPU_LIMIT", "500m");
-    check(&["SANDBOX_MEMORY_LIMIT=1"], "SANDBOX_MEMORY_LIMIT", "at least 16Mi");
+    check(&["SANDBOX_MEMORY_LIMIT=16Mi"], "SANDBOX_MEMORY_LIMIT", "at least 32Mi");
     check(&["SANDBOX_STORAGE_LIMIT=1"], "SANDBOX_STORAGE_LIMIT", "at least 1Mi");
     check(&["SANDBOX_PIDS_LIMIT=1"], "SANDBOX_PIDS_LIMIT", "from 16");
+    check(&["SANDBOX_LIMITS=maybe"], "SANDBOX_LIMITS", "where-possible");
     check(&["SANDBOX_NETWORK=on"], "SANDBOX_NETWORK", "isolated");
     check(&["SANDBOX_NETWORK=allowlist"], "SANDBOX_NETWORK", "not built yet");
     check(&["SANDBOX_SUBNET=10.0.0.1/8"], "SANDBOX_SUBNET", "first address");
@@ -134,6 +142,30 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check(&["SKILLS_PVC_NAME=skills"], "SKILLS_PVC_NAME", "SKILLS_HOST_PATH");
     check(&["USERDATA_PVC_NAME=data"], "USERDATA_PVC_NAME", "DEER_FLOW_HOST_BASE_DIR");
     check(&["DEER_FLOW_HOST_BASE_DIR=C:\\x"], "DEER_FLOW_HOST_BASE_DIR", "directory of this machine");
+}
+
+#[test]
+fn what_is_wrong_is_said_once() {
+    for environment in [
+        &["SANDBOX_MAX=0", "SANDBOX_PORT_RANGE=20000-20009"][..],
+        &["SANDBOX_BIND=localhost", "NODE_HOST=host.docker.internal"],
+    ] {
+        let error = load(environment).unwrap_err();
+        assert_eq!(error.problems().len(), 1, "{environment:?}: {error}");
+    }
+}
+
+#[test]
+fn what_is_not_said_follows_from_what_is() {
+    let settings = |environment: &[&str]| embedded(load(environment).unwrap());
+    for (bind, expect) in
+        [("10.1.2.3", "10.1.2.3"), ("0.0.0.0", "127.0.0.1"), ("[::1]", "[::1]"), ("::", "[::1]")]
+    {
+        assert_eq!(settings(&[&format!("SANDBOX_BIND={bind}")]).node_host, expect, "{bind}");
+    }
+    assert_eq!(settings(&[]).max_sandboxes, 1000);
+    assert_eq!(settings(&["SANDBOX_PORT_RANGE=20000-20009"]).max_sandboxes, 10);
+    assert_eq!(settings(&["SANDBOX_SUBNET=10.9.0.0/24"]).max_sandboxes, 251);
 }
 
 #[test]

@@ -161,6 +161,11 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { variable, found: format!("{shown:?}"), expected: expected.into() });
     }
 
+    /// Whether something is wrong with the variable.
+    pub(crate) fn has_problem(&self, variable: &str) -> bool {
+        self.problems.iter().any(|problem| problem.variable == variable)
+    }
+
     /// The settings, unless something was wrong.
     pub(crate) fn finish<T>(self, settings: T) -> Result<T, SettingsError> {
         if self.problems.is_empty() { Ok(settings) } else { Err(SettingsError(self.problems)) }

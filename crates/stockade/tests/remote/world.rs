@@ -232,6 +232,7 @@ impl Agent {
             created_at: Some(jiff::Timestamp::now()),
             identity: Some(spec.identity()),
             contract: Some(ContractVersion::V2),
+            disk_used: None,
         });
         Self { child, _home: home, sandbox }
     }

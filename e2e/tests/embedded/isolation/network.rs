@@ -37,6 +37,9 @@ fn the_machines_services_are_out_of_reach() {
             let mut request = CreateSandbox::new(mode);
             request.network = Some(NetworkRequest { mode: mode.to_owned(), allow: Vec::new() });
             let sandbox = world.sandbox_of(request).await;
+            let interfaces =
+                sandbox.sh("tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort | xargs").await.stdout;
+            assert_eq!(interfaces, if mode == "open" { "eth0 lo\n" } else { "lo\n" });
             sandbox.withstands(include_str!("attacks/network.py"), &facts, 25).await;
         }
         listener.set_nonblocking(true).unwrap();

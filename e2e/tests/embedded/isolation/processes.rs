@@ -74,6 +74,8 @@ fn sandboxes_do_not_see_each_other() {
     as_each_user(async |world| {
         let (one, other) = (world.sandbox("one").await, world.sandbox("other").await);
         one.start("exec sleep 7654321").await;
+        let runs = "until cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q 'sleep 765432[1]'; do :; done; echo runs";
+        assert_eq!(one.sh(runs).await.stdout, "runs\n");
         one.sh("echo secret > /tmp/of-one; echo secret > ~/of-one; echo secret > /dev/shm/of-one").await;
         one.sh("python3 -c 'import ctypes; print(ctypes.CDLL(None).shmget(4711, 4096, 0o1666))'").await;
         let seen = other
@@ -163,14 +165,25 @@ fn variables_of_the_server_are_not_inside() {
     });
 }
 
-/// A process of the machine that happens to have a number inside is not the one that is signalled.
+/// A process of the machine with the very user that the sandbox has outside is not signalled; one inside is.
 #[test]
 fn signals_to_everybody_stay_inside() {
     as_each_user(async |world| {
         let sandbox = world.sandbox("signals").await;
-        let mut outside = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let output = sandbox.sh("kill -CONT -1; kill -WINCH 1; echo sent").await;
-        assert_eq!(output.stdout, "sent\n", "{output:?}");
+        let inside = outside_number(&sandbox).await;
+        let user =
+            std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{inside}")).unwrap());
+        let mut command = std::process::Command::new("sleep");
+        std::os::unix::process::CommandExt::uid(&mut command, user);
+        let mut outside = command.arg("1000").spawn().unwrap();
+        for signal in ["TERM", "KILL"] {
+            let output = sandbox.sh(&format!("kill -{signal} -1; echo sent")).await;
+            assert_eq!(output.stdout, "sent\n", "{output:?}");
+        }
+        wait::until("the one inside has ended", Duration::from_secs(10), async || {
+            if std::path::Path::new(&format!("/proc/{inside}")).exists() { Err("it runs") } else { Ok(()) }
+        })
+        .await;
         assert!(outside.try_wait().unwrap().is_none());
         outside.kill().unwrap();
         outside.wait().unwrap();

@@ -7,7 +7,7 @@ use stockade_api::client::ClientError;
 use stockade_api::create::ExtraMount;
 use stockade_api::{CreateSandbox, NetworkRequest, QuantityPair, ResourceRequest};
 
-use super::server::with_server;
+use super::server::{with_ordinary_server, with_server, with_server_told};
 use crate::sandbox::Sandbox;
 
 fn mk_mount(host_path: &std::path::Path, container_path: &str, read_only: bool) -> ExtraMount {
@@ -32,12 +32,100 @@ fn variables_limits_and_network_are_those_that_were_asked_for() {
         };
         let made = server.client().create(&request).await.unwrap();
         let sandbox = Sandbox::new("s1".to_owned(), made.sandbox_url.into_owned());
-        assert_eq!(sandbox.sh("echo $TOKEN").await.stdout, "s3cret\n");
+        // Settings of the agent are not its commands'.
+        assert_eq!(sandbox.sh("echo $TOKEN; env | grep STOCKADE").await.stdout, "s3cret\n");
         let interfaces = sandbox.sh("tail -n +3 /proc/net/dev | cut -d: -f1").await.stdout;
         assert_eq!(interfaces.trim(), "lo");
         let greedy = sandbox.sh("python3 -c 'x = bytearray(400 << 20); print(len(x))'").await;
         assert_ne!(greedy.code, Some(0), "{greedy:?}");
         assert_eq!(sandbox.sh("echo alive").await.stdout, "alive\n");
+    });
+}
+
+fn at_most(quantity: &str) -> QuantityPair {
+    QuantityPair { request: None, limit: Some(quantity.to_owned()) }
+}
+
+fn refusal(error: ClientError) -> (u16, String, String) {
+    match error {
+        ClientError::Refused { status, code, detail, .. } => (status, code, detail),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_repeated_create_has_what_it_asks_for_or_is_a_conflict() {
+    with_server(async |server| {
+        let client = server.client();
+        let plain = || CreateSandbox::new("s1");
+        let made = client.create(&plain()).await.unwrap();
+        assert_eq!(client.create(&plain()).await.unwrap().sandbox_url, made.sandbox_url);
+        let network = |mode: &str| Some(NetworkRequest { mode: mode.to_owned(), allow: vec![] });
+        let memory =
+            |limit: &str| Some(ResourceRequest { memory: at_most(limit), ..ResourceRequest::default() });
+        for (request, named) in [
+            (CreateSandbox { network: network("isolated"), ..plain() }, "network"),
+            (CreateSandbox { resources: memory("64Mi"), ..plain() }, "memory is limited to 2Gi, not 64Mi"),
+            (CreateSandbox { env: BTreeMap::from([("TOKEN".into(), "s3cret".into())]), ..plain() }, "TOKEN"),
+        ] {
+            let (status, code, detail) = refusal(client.create(&request).await.unwrap_err());
+            assert_eq!((status, code.as_str()), (409, "incompatible_extensions"), "{detail}");
+            assert!(detail.contains(named) && !detail.contains("s3cret"), "{detail}");
+        }
+        let same = CreateSandbox { network: network("open"), resources: memory("2Gi"), ..plain() };
+        assert_eq!(client.create(&same).await.unwrap().sandbox_url, made.sandbox_url);
+    });
+}
+
+#[test]
+fn mistakes_of_a_request_are_told_as_such() {
+    with_server(async |server| {
+        let client = server.client();
+        std::fs::write(server.base.join("file"), "").unwrap();
+        let mount = |path: std::path::PathBuf| CreateSandbox {
+            extra_mounts: vec![mk_mount(&path, "/mnt/acp-workspace", false)],
+            ..CreateSandbox::new("s1")
+        };
+        for path in [server.base.join("file"), server.base.join("x".repeat(300))] {
+            let (status, code, detail) = refusal(client.create(&mount(path)).await.unwrap_err());
+            assert_eq!((status, code.as_str()), (400, "invalid_mount"), "{detail}");
+        }
+        let env = BTreeMap::from([("JWT_PUBLIC_KEY".to_owned(), "y".to_owned())]);
+        let request = CreateSandbox { env, ..CreateSandbox::new("s1") };
+        let (status, code, detail) = refusal(client.create(&request).await.unwrap_err());
+        assert_eq!((status, code.as_str()), (400, "refused"), "{detail}");
+        assert!(detail.contains("JWT_PUBLIC_KEY"), "{detail}");
+        server.nothing_left().await;
+    });
+}
+
+/// Without root there are control groups only where somebody left one.
+#[test]
+fn limits_that_cannot_be_had_are_said_and_refused_when_asked_for() {
+    with_ordinary_server(async |server| {
+        let client = server.client();
+        let resources = ResourceRequest { memory: at_most("64Mi"), ..ResourceRequest::default() };
+        let asked = CreateSandbox { resources: Some(resources), ..CreateSandbox::new("s1") };
+        let (status, code, detail) = refusal(client.create(&asked).await.unwrap_err());
+        assert_eq!((status, code.as_str()), (400, "refused"), "{detail}");
+        assert!(detail.contains("SANDBOX_LIMITS=where-possible"), "{detail}");
+        let message = client.create(&CreateSandbox::new("s1")).await.unwrap().message.unwrap_or_default();
+        assert!(message.contains("not limited here: ") && message.contains("memory"), "{message}");
+    });
+}
+
+#[test]
+fn files_in_memory_meet_a_hard_limit() {
+    let environment = |_: &std::path::Path| vec![("SANDBOX_WRITABLE", "tmpfs".into())];
+    with_server_told(environment, async |server| {
+        let resources = ResourceRequest { ephemeral_storage: at_most("16Mi"), ..ResourceRequest::default() };
+        let request = CreateSandbox { resources: Some(resources), ..CreateSandbox::new("s1") };
+        let made = server.client().create(&request).await.unwrap();
+        let sandbox = Sandbox::new("s1".to_owned(), made.sandbox_url.into_owned());
+        let full = sandbox.sh("head -c 100M /dev/zero > ~/big; du -m ~/big | cut -f1").await;
+        assert!(full.stderr.contains("No space left"), "{full:?}");
+        assert!(full.stdout.trim().parse::<u64>().unwrap() <= 16, "{full:?}");
+        assert_eq!(sandbox.sh("rm ~/big && echo x > ~/small && cat ~/small").await.stdout, "x\n");
     });
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use stockade_api::CreateSandbox;
 use stockade_e2e::{http, wait};
 
-use super::server::with_server;
+use super::server::{with_each_server, with_server};
 use super::usual::kill;
 use crate::sandbox::Sandbox;
 
 #[test]
 fn sandboxes_and_their_addresses_outlive_the_server() {
-    with_server(async |server| {
+    with_each_server(async |server| {
         let client = server.client();
         let made = client.create(&CreateSandbox::new("s1")).await.unwrap();
         let process = server.main_process("s1");
@@ -29,7 +29,7 @@ fn sandboxes_and_their_addresses_outlive_the_server() {
 
 #[test]
 fn after_the_machine_was_restarted_a_sandbox_starts_for_whoever_connects_with_its_files() {
-    with_server(async |server| {
+    with_each_server(async |server| {
         let client = server.client();
         let mut urls = Vec::new();
         for id in ["s1", "s2"] {
@@ -74,6 +74,34 @@ fn a_relay_that_is_killed_comes_back_with_all_ports() {
             })
             .await;
         }
+    });
+}
+
+#[test]
+fn an_address_that_somebody_else_has_is_said_and_had_again_when_it_is_free() {
+    with_server(async |server| {
+        let client = server.client();
+        let url = client.create(&CreateSandbox::new("s1")).await.unwrap().sandbox_url.into_owned();
+        let relays = server.helpers("stockade-relay");
+        server.kill().await;
+        relays.into_iter().for_each(kill);
+        let address = url.strip_prefix("http://").unwrap();
+        // Free as soon as the relay is gone.
+        let taken = wait::until("the port is free", Duration::from_secs(10), async || {
+            std::net::TcpListener::bind(address).map_err(|error| error.to_string())
+        })
+        .await;
+        server.start_again().await;
+        let lost = client.get("s1").await.unwrap().unwrap();
+        assert_eq!((&*lost.sandbox_url, lost.ready), (&*url, false), "{lost:?}");
+        assert_eq!(lost.reason.as_deref(), Some("AddressLost"), "{lost:?}");
+        drop(taken);
+        wait::until("it has its address again", Duration::from_secs(30), async || {
+            let sandbox = client.get("s1").await.unwrap().unwrap();
+            if sandbox.ready { Ok(()) } else { Err(format!("{sandbox:?}")) }
+        })
+        .await;
+        assert_eq!(http::get(&format!("{url}/v1/sandbox")).await.unwrap().status, 200);
     });
 }
 

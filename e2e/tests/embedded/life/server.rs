@@ -1,15 +1,17 @@
 //! A server that can be killed and started again on the same state directory.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use secrecy::SecretString;
 use stockade_api::client::Client;
 use stockade_e2e::{http, wait};
 use tokio::process::{Child, Command};
 
-use crate::world::{Ports, RunBy, program};
+use crate::world::{Ports, RunBy, give_to, open_to_all, program, text_of};
 
 /// How long a server may take to be ready.
 const READY: Duration = Duration::from_secs(60);
@@ -20,41 +22,111 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub(super) struct Server {
     pub(super) state: PathBuf,
     pub(super) base: PathBuf,
-    ports: Ports,
+    pub(super) ports: Ports,
+    run_by: RunBy,
+    environment: Vec<Variable>,
     child: Child,
     log: PathBuf,
     _directory: tempfile::TempDir,
 }
 
+/// A variable of the server's environment.
+type Variable = (&'static str, OsString);
+
+/// How a server is started.
+struct Options {
+    run_by: RunBy,
+    sandboxes: u16,
+    /// From the directory that holds its base.
+    environment: fn(&Path) -> Vec<Variable>,
+}
+
+impl Options {
+    const DEFAULT: Self = Self {
+        run_by: RunBy::Root,
+        sandboxes: 40,
+        environment: |directory| vec![("DEER_FLOW_HOST_BASE_DIR", directory.join("base").into())],
+    };
+}
+
 /// Runs a test with a server as root; when we are not, it says nothing about this machine and passes.
 pub(super) fn with_server(test: impl AsyncFnOnce(&mut Server)) {
-    with_server_of(40, test);
+    run(&Options::DEFAULT, test);
 }
 
 /// The same with a server that may have so many sandboxes.
 pub(super) fn with_server_of(sandboxes: u16, test: impl AsyncFnOnce(&mut Server)) {
-    if !rustix::process::geteuid().is_root() {
+    run(&Options { sandboxes, ..Options::DEFAULT }, test);
+}
+
+/// The same with a server that has these variables, made from a directory that is empty but for `base`.
+pub(super) fn with_server_told(environment: fn(&Path) -> Vec<Variable>, test: impl AsyncFnOnce(&mut Server)) {
+    run(&Options { environment, ..Options::DEFAULT }, test);
+}
+
+/// The same as root and as an ordinary user, or only as the latter when that is what we are.
+pub(super) fn with_each_server(test: impl AsyncFn(&mut Server)) {
+    for run_by in [RunBy::Root, RunBy::Ordinary] {
+        run(&Options { run_by, ..Options::DEFAULT }, &test);
+    }
+}
+
+/// The same as an ordinary user.
+pub(super) fn with_ordinary_server(test: impl AsyncFnOnce(&mut Server)) {
+    run(&Options { run_by: RunBy::Ordinary, ..Options::DEFAULT }, test);
+}
+
+fn run(options: &Options, test: impl AsyncFnOnce(&mut Server)) {
+    if options.run_by == RunBy::Root && !rustix::process::geteuid().is_root() {
         return;
     }
     let _turn = crate::world::one_at_a_time();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut server = Server::start(Ports::free(sandboxes)).await;
-        tokio::time::timeout(LIMIT, test(&mut server)).await.expect("the test is done in time");
+        let mut server = Server::start(options).await;
+        let body = std::panic::AssertUnwindSafe(tokio::time::timeout(LIMIT, test(&mut server)));
+        let ended = futures::FutureExt::catch_unwind(body).await;
+        let log = server.last_words();
+        // Whatever became of the test: nothing of it may be in the way of the next one.
         server.down().await;
+        match ended {
+            Ok(done) => assert!(done.is_ok(), "not done within {LIMIT:?} as {:?}\n{log}", options.run_by),
+            Err(panic) => panic!("as {:?}: {}\n{log}", options.run_by, text_of(panic.as_ref())),
+        }
     });
 }
 
 impl Server {
-    async fn start(ports: Ports) -> Self {
+    async fn start(options: &Options) -> Self {
+        let ports = Ports::free(options.sandboxes);
         let directory = tempfile::tempdir().unwrap();
         let (state, base) = (directory.path().join("state"), directory.path().join("base"));
-        std::fs::create_dir(&base).unwrap();
+        for path in [&state, &base] {
+            std::fs::create_dir(path).unwrap();
+        }
+        open_to_all(directory.path());
+        give_to(options.run_by, &[directory.path(), &state, &base]);
         let log = directory.path().join("server.log");
-        let child = spawn(&state, &base, &log, ports);
-        let mut server = Self { state, base, ports, child, log, _directory: directory };
+        let environment = (options.environment)(directory.path());
+        let child = spawn(options.run_by, &state, &environment, &log, ports);
+        let run_by = options.run_by;
+        let mut server = Self { state, base, ports, run_by, environment, child, log, _directory: directory };
         server.wait_ready().await;
         server
+    }
+
+    /// The end of its log.
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        log.get(log.len().saturating_sub(4000)..).unwrap_or(&log).to_owned()
+    }
+
+    /// Asks the server to end, and waits until it has.
+    pub(super) async fn end(&mut self) {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        let ended = tokio::time::timeout(READY, self.child.wait()).await;
+        assert!(ended.unwrap().unwrap().success());
     }
 
     /// Ends the server's process at once, and nothing else.
@@ -64,7 +136,7 @@ impl Server {
 
     /// Starts another on the same state directory.
     pub(super) async fn start_again(&mut self) {
-        self.child = spawn(&self.state, &self.base, &self.log, self.ports);
+        self.child = spawn(self.run_by, &self.state, &self.environment, &self.log, self.ports);
         self.wait_ready().await;
     }
 
@@ -160,9 +232,31 @@ impl Server {
         .await;
     }
 
+    /// Processes that are the first of a sandbox: what they write is its log.
+    pub(super) fn agents(&self) -> usize {
+        let sandboxes = self.state.join("sandboxes");
+        let is_agent = |(pid, _): &(i32, Vec<String>)| {
+            let log = std::fs::read_link(format!("/proc/{pid}/fd/1"));
+            log.is_ok_and(|log| log.starts_with(&sandboxes))
+        };
+        processes().filter(is_agent).count()
+    }
+
+    /// Ports for sandboxes that are open now.
+    pub(super) fn open_ports(&self) -> usize {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let of_sandboxes = self.ports.api + 1..=self.ports.api + self.ports.sandboxes;
+        let listening = table.lines().skip(1).filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            let port = u16::from_str_radix(fields.next()?.split_once(':')?.1, 16).ok()?;
+            (fields.nth(1) == Some("0A")).then_some(port)
+        });
+        listening.filter(|port| of_sandboxes.contains(port)).count()
+    }
+
     async fn down(mut self) {
-        let output = program(RunBy::Root)
-            .args(["down", "--purge", "--state-dir"])
+        let output = program(self.run_by)
+            .args(["down", "--purge", "--yes", "--state-dir"])
             .arg(&self.state)
             .output()
             .await
@@ -173,13 +267,13 @@ impl Server {
     }
 }
 
-fn spawn(state: &Path, base: &Path, log: &Path, ports: Ports) -> Child {
+fn spawn(run_by: RunBy, state: &Path, environment: &[Variable], log: &Path, ports: Ports) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-    let mut command: Command = program(RunBy::Root);
+    let mut command: Command = program(run_by);
     command
         .args(["up", "--listen", &format!("127.0.0.1:{}", ports.api), "--state-dir"])
         .arg(state)
-        .env("DEER_FLOW_HOST_BASE_DIR", base)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

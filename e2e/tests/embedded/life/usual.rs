@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use stockade_api::CreateSandbox;
+use serde_json::json;
 use stockade_api::client::ClientError;
+use stockade_api::{CreateSandbox, QuantityPair, ResourceRequest, Sandbox as Answer};
 use stockade_e2e::{http, wait};
 
 use super::server::with_server;
@@ -20,7 +21,12 @@ fn a_sandbox_is_made_used_found_and_gone_without_a_trace() {
         assert_eq!((made.status.as_ref(), made.ready), ("Running", true), "{made:?}");
         let answer = http::get(&format!("{}/v1/sandbox", made.sandbox_url)).await.unwrap();
         assert_eq!(answer.status, 200);
-        assert_eq!(client.get("s1").await.unwrap(), Some(made.clone()));
+        let found = client.get("s1").await.unwrap().unwrap();
+        // Its files may have been measured meanwhile.
+        assert_eq!(
+            Answer { disk_used_bytes: None, ..found },
+            Answer { disk_used_bytes: None, ..made.clone() }
+        );
         assert_eq!(client.list().await.unwrap().count, 1);
         assert_eq!(client.reconcile("s1").await.unwrap().sandbox_url.as_deref(), Some(&*made.sandbox_url));
         client.delete("s1").await.unwrap();
@@ -36,9 +42,9 @@ fn twenty_creates_of_one_id_make_one_sandbox() {
         let client = server.client();
         let request = CreateSandbox::new("s1");
         let made = futures::future::join_all((0..20).map(|_| client.create(&request))).await;
-        let first = made[0].as_ref().unwrap();
-        assert!(made.iter().all(|answer| answer.as_ref().unwrap() == first), "{made:?}");
-        assert_eq!(server.main_process("s1"), server.main_process("s1"));
+        let url = |answer: &Result<Answer<'_>, _>| answer.as_ref().unwrap().sandbox_url.clone().into_owned();
+        assert!(made.iter().all(|answer| url(answer) == url(&made[0])), "{made:?}");
+        assert_eq!((server.agents(), server.open_ports()), (1, 1));
         let other = CreateSandbox { user_id: Some("other".into()), ..CreateSandbox::new("s1") };
         let refused = client.create(&other).await.unwrap_err();
         assert!(matches!(&refused, ClientError::Refused { status: 409, .. }), "{refused}");
@@ -131,8 +137,54 @@ fn what_ends_again_and_again_fails_and_a_create_replaces_it() {
         })
         .await;
         assert_eq!(failed.reason.as_deref(), Some("CrashLoopBackOff"), "{failed:?}");
+        // Longer than this a request would wait for one that may start.
+        let url = format!("{}/v1/sandbox", failed.sandbox_url);
+        let told = tokio::time::timeout(Duration::from_secs(20), http::get(&url)).await.unwrap().unwrap();
+        assert_eq!((told.status, &told.json()["reason"]), (503, &"CrashLoopBackOff".into()), "{told:?}");
         let again = client.create(&CreateSandbox::new("s1")).await.unwrap();
         assert_eq!(again.status, "Running", "{again:?}");
+    });
+}
+
+/// Commands have less memory than the whole, so this takes a request that the agent itself has to hold.
+#[test]
+fn an_agent_that_ends_for_want_of_memory_is_told_as_such_and_started_again() {
+    with_server(async |server| {
+        let client = server.client();
+        let memory = QuantityPair { request: None, limit: Some("32Mi".to_owned()) };
+        let resources = Some(ResourceRequest { memory, ..ResourceRequest::default() });
+        let made = client.create(&CreateSandbox { resources, ..CreateSandbox::new("s1") }).await.unwrap();
+        let sandbox = Sandbox::new("s1".to_owned(), made.sandbox_url.into_owned());
+        let large = json!({ "file": "/tmp/large", "content": "x".repeat(60 << 20) });
+        sandbox.post("/v1/file/write", &large).await.unwrap_err();
+        let ended = wait::until("its end is noticed", SOON, async || {
+            let events = client.events("s1").await.unwrap().events;
+            events.into_iter().find(|event| event.reason == "OOMKilled").ok_or("not yet")
+        })
+        .await;
+        assert!(ended.message.contains("more memory than its limit"), "{ended:?}");
+        assert_eq!(sandbox.sh("echo again").await.stdout, "again\n");
+    });
+}
+
+#[test]
+fn a_relay_without_sandboxes_ends_with_its_server() {
+    with_server(async |server| {
+        let client = server.client();
+        client.create(&CreateSandbox::new("s1")).await.unwrap();
+        server.end().await;
+        assert_eq!(server.helpers("stockade-relay").len(), 1, "it has a sandbox");
+        server.start_again().await;
+        client.delete("s1").await.unwrap();
+        server.nothing_left().await;
+        server.end().await;
+        wait::until("the relay ends", SOON, async || {
+            let relays = server.helpers("stockade-relay");
+            if relays.is_empty() { Ok(()) } else { Err(format!("{relays:?}")) }
+        })
+        .await;
+        server.start_again().await;
+        assert!(client.create(&CreateSandbox::new("s2")).await.unwrap().ready);
     });
 }
 

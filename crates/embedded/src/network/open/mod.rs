@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use super::NetworkError;
 use super::addressing::{Addresses, Names};
 use super::error::Doing;
+use super::facts;
 use super::filter::{self, Filter, Sender};
 use super::links;
 use super::namespace::Made;
@@ -51,6 +52,8 @@ struct Attached {
 impl Open {
     /// Makes this machine a router for sandboxes. What an earlier server left is taken over.
     pub(crate) fn start(machine: &str, subnet: Option<Subnet>) -> Result<Self, NetworkError> {
+        // First of all: who may change nothing needs no better range of addresses.
+        facts::rights().map_err(NetworkError::Rights)?;
         let names = Names::new(machine);
         let mut route = Socket::route().doing(|| "open a netlink socket".to_owned())?;
         let addresses = subnet::establish(&mut route, &names, subnet)?;

@@ -17,6 +17,14 @@ const CANDIDATES: [(Ipv4Addr, u8); 4] = [
     (Ipv4Addr::new(10, 87, 0, 0), 16),
     (Ipv4Addr::new(192, 168, 208, 0), 20),
 ];
+/// And then 10.214.0.0/16 to this one: every state directory on a machine takes a range of its own.
+const LAST_CANDIDATE: u8 = 239;
+
+fn candidates() -> impl Iterator<Item = Subnet> {
+    let more = (214..=LAST_CANDIDATE).map(|second| (Ipv4Addr::new(10, second, 0, 0), 16));
+    CANDIDATES.into_iter().chain(more).filter_map(|(first, prefix)| Subnet::new(first, prefix))
+}
+
 /// Routes that are this wide lead to everything, and clash with nothing.
 const EVERYTHING: u8 = 1;
 /// Too small to matter: nothing is ever sent there.
@@ -45,8 +53,7 @@ pub(super) fn establish(
         claim(route, names, wanted)?;
         return Ok(Addresses(wanted));
     }
-    for (first, prefix) in CANDIDATES {
-        let Some(subnet) = Subnet::new(first, prefix) else { continue };
+    for subnet in candidates() {
         if clash(route, subnet)?.is_none() {
             claim(route, names, subnet)?;
             return Ok(Addresses(subnet));
@@ -129,6 +136,16 @@ fn name(route: &Route, links: &[Link]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_a_range_for_each_of_many_servers() {
+        let all: Vec<Subnet> = candidates().collect();
+        assert_eq!(all.len(), 30);
+        for (at, one) in all.iter().enumerate() {
+            let route = Route { first: one.address(), prefix: one.prefix(), interface: None };
+            assert!(all[at + 1..].iter().all(|other| !overlaps(&route, *other)), "{one}");
+        }
+    }
 
     #[test]
     fn a_route_clashes_when_it_shares_an_address() {
