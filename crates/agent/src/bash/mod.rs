@@ -1,6 +1,7 @@
 //! `/v1/bash`: one process per command, over pipes, with environment and offsets.
 
 mod command;
+mod follow;
 mod once;
 mod registry;
 pub(crate) mod routes;

@@ -53,6 +53,8 @@ pub(crate) struct ExecRequest {
     timeout: Option<Seconds>,
     hard_timeout: Option<Seconds>,
     max_output_length: Option<usize>,
+    /// The command waits for whoever reads its output, and ends when nobody does: see `follow`.
+    backpressure: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +72,12 @@ struct ExecResult {
 
 async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) -> Answer {
     check_command(&request.command)?;
+    let backpressure = request.backpressure == Some(true);
+    if backpressure && request.async_mode != Some(true) {
+        let message =
+            "needs \"async_mode\": true: the command waits for who reads its output by /v1/bash/output";
+        return Err(ApiError::invalid("backpressure", message));
+    }
     let environment = checked_environment(request.env.unwrap_or_default())?;
     let directory = request.exec_dir.map(|asked| existing_directory("exec_dir", &asked)).transpose()?;
     let named = request.session_id.filter(|id| !id.trim().is_empty());
@@ -90,6 +98,7 @@ async fn exec(State(app): State<App>, JsonBody(request): JsonBody<ExecRequest>) 
         environment,
         snapshot: session.snapshot(),
         hard: request.hard_timeout.map(Seconds::duration),
+        backpressure,
     };
     let began = Instant::now();
     let command = session.run(order, &app.bashes().surroundings).await?;
@@ -146,6 +155,8 @@ pub(crate) struct OutputRequest {
     wait: Option<bool>,
     wait_timeout: Option<Seconds>,
     encoding: Option<Encoding>,
+    /// Waits for the end of the command and not for output, and reads nothing: a reader that is busy stays one.
+    wait_for_end: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -192,9 +203,17 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
             )),
         };
     };
-    if request.wait == Some(true) {
-        let wait = request.wait_timeout.map_or(WAIT, Seconds::duration).min(LONGEST_WAIT);
-        command.news(offset, stderr_offset, Instant::now() + wait).await;
+    let _attention = command.attention();
+    let deadline = || Instant::now() + request.wait_timeout.map_or(WAIT, Seconds::duration).min(LONGEST_WAIT);
+    let (offset, stderr_offset) = if request.wait_for_end == Some(true) {
+        command.ended(Some(deadline())).await;
+        command.totals()
+    } else {
+        command.read_to(offset, stderr_offset);
+        (offset, stderr_offset)
+    };
+    if request.wait == Some(true) && request.wait_for_end != Some(true) {
+        command.news(offset, stderr_offset, deadline()).await;
     }
     let reading = match request.encoding {
         Some(Encoding::Base64) => encoded(command.read_bytes(offset, stderr_offset)),
