@@ -162,7 +162,7 @@ impl Server {
 
     async fn down(mut self) {
         let output = program(RunBy::Root)
-            .args(["down", "--purge", "--state-dir"])
+            .args(["down", "--purge", "--yes", "--state-dir"])
             .arg(&self.state)
             .output()
             .await
