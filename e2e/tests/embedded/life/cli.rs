@@ -105,7 +105,7 @@ fn commands_and_their_json_say_the_same() {
         let mut shell = person.on_terminal("$S shell $D a1; echo \"ended $?\"");
         shell.until("\u{1b}[?2004h");
         shell.types("echo $((40 + 2)); exit 5\r");
-        shell.until("\r\n42");
+        shell.until("\r42");
         shell.until("ended 5");
         assert!(person.fails("$S get $D none").stderr.contains("ls"));
         assert_eq!(json(&person.does("$S rm --json $D a1").stdout)["ok"], true);
