@@ -83,9 +83,7 @@ pub enum RuleError {
     #[error("must have a port from 1 to 65535 after its last colon")]
     Port,
     /// Not a range of addresses.
-    #[error(
-        "must be the first address of a range, a slash and the length of the prefix, like 192.0.2.0/24"
-    )]
+    #[error("must be the first address of a range, a slash and the length of the prefix, like 192.0.2.0/24")]
     Range,
     /// Neither address, range, name, nor port.
     #[error(

@@ -42,8 +42,9 @@ pub(super) fn as_each_person(test: impl Fn(&Person)) {
             person.ends_with("$S down --purge --yes $D");
         }
         if let Err(panic) = result {
-            eprintln!("as {run_by:?}");
-            std::panic::resume_unwind(panic);
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            panic!("as {run_by:?}: {text}");
         }
     }
 }
