@@ -61,6 +61,10 @@ impl Person {
         Self { run_by, state, ports: Ports::free(40), program, _directory: directory }
     }
 
+    pub(super) fn is_root(&self) -> bool {
+        self.run_by == RunBy::Root
+    }
+
     pub(super) fn state(&self) -> &Path {
         &self.state
     }
