@@ -86,6 +86,18 @@ impl Output {
         self.tail.extend(kept);
     }
 
+    /// How many more bytes, at most `wanted`, may come so that none from `offset` on is dropped, and at most `unread`
+    /// of them are kept. Takes the memory for them.
+    pub(crate) fn room_after(&mut self, offset: u64, wanted: usize, unread: usize) -> usize {
+        let waiting = usize::try_from(self.total.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let used = self.head.len() + self.tail.len();
+        let more = self.reserve(used, wanted.min(TAIL.saturating_sub(self.tail.len())));
+        // The beginning stays; of the end, what turns over has to be read by then.
+        let ring = (self.tail.len() + more).clamp(LEAST, TAIL);
+        let room = ring.saturating_sub(waiting.min(self.tail.len()));
+        room.min(unread.saturating_sub(waiting)).min(wanted)
+    }
+
     /// How many of `wanted` more bytes than `used` may be held, after asking the budget for what is missing.
     fn reserve(&mut self, used: usize, wanted: usize) -> usize {
         while used + wanted > self.held {
@@ -271,6 +283,27 @@ mod tests {
                 }
             }
             prop_assert_eq!(joined, text);
+        }
+
+        #[test]
+        fn what_has_room_is_kept_until_it_is_read(
+            steps in proptest::collection::vec((1usize..100_000, 0usize..150_000), 1..80),
+            budget in 0usize..(1 << 20),
+        ) {
+            let letter = |at: usize| u8::try_from(at % 251).unwrap();
+            let mut output = Output::new(&Budget::new(budget));
+            let (mut written, mut read) = (0usize, 0usize);
+            for (wanted, taken) in steps {
+                let room = output.room_after(read as u64, wanted, 300_000);
+                prop_assert!(room > 0 || written > read, "whoever has read all can always read on");
+                let bytes: Vec<u8> = (written..written + room).map(letter).collect();
+                output.append(&bytes);
+                written += room;
+                let kept = output.bytes_from(read as u64).content;
+                let expect: Vec<u8> = (read..written).map(letter).collect();
+                prop_assert!(kept == expect);
+                read = (read + taken).min(written);
+            }
         }
 
         #[test]

@@ -80,12 +80,10 @@ pub enum Destination {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RuleError {
     /// Not a port.
-    #[error("what follows the colon must be a port from 1 to 65535")]
+    #[error("must have a port from 1 to 65535 after its last colon")]
     Port,
     /// Not a range of addresses.
-    #[error(
-        "a range of addresses is its first address, a slash and the length of the prefix, like 192.0.2.0/24"
-    )]
+    #[error("must be the first address of a range, a slash and the length of the prefix, like 192.0.2.0/24")]
     Range,
     /// Neither address, range, name, nor port.
     #[error(

@@ -9,6 +9,7 @@ mod golden;
 mod health;
 mod logging;
 mod machine;
+mod own;
 mod remote;
 mod serve;
 mod settings;

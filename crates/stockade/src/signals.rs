@@ -1,6 +1,11 @@
 //! Being asked to end.
 
 use std::io;
+use std::process::ExitCode;
+
+/// 128 and the numbers of SIGINT and SIGTERM.
+const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;
 
 /// The signals that ask a process to end.
 pub(crate) struct Signals {
@@ -25,6 +30,11 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+
+    /// The exit status of what this signal ended, as shells say it.
+    pub(crate) fn exit_code(signal: &str) -> ExitCode {
+        ExitCode::from(if signal == "SIGTERM" { TERMINATED } else { INTERRUPTED })
     }
 
     #[cfg(not(unix))]

@@ -89,7 +89,6 @@ impl StateDir {
     }
 
     /// Where it is.
-    #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }

@@ -21,7 +21,7 @@ const READY: Duration = Duration::from_secs(25);
 /// The longest any test may take, as one user.
 const LIMIT: Duration = Duration::from_secs(150);
 /// A user of the machine that nobody is.
-const ORDINARY: u32 = 61_234;
+pub(crate) const ORDINARY: u32 = 61_234;
 
 /// Who runs the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,14 +174,19 @@ impl World {
 }
 
 /// The program under test: `STOCKADE_BIN`, else the one beside this test's.
-pub(crate) fn program(run_by: RunBy) -> Command {
-    let binary = std::env::var_os("STOCKADE_BIN").map_or_else(
+pub(crate) fn program_path() -> PathBuf {
+    std::env::var_os("STOCKADE_BIN").map_or_else(
         || {
             let own = std::env::current_exe().unwrap();
             own.parent().and_then(Path::parent).unwrap().join("stockade")
         },
         PathBuf::from,
-    );
+    )
+}
+
+/// The program under test, by this user.
+pub(crate) fn program(run_by: RunBy) -> Command {
+    let binary = program_path();
     let mut command = if run_by == RunBy::Ordinary && rustix::process::geteuid().is_root() {
         let mut command = Command::new("setpriv");
         let user = ORDINARY.to_string();

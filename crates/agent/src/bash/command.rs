@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::backpressure::{Attention, Backpressure, Reader, UNREAD};
 use crate::output::{Output, Piece};
 use crate::process::{Exit, Launch, Started, ended, tree};
 use crate::shell::Surroundings;
@@ -48,6 +49,8 @@ pub(crate) struct BashCommand {
     state: Mutex<State>,
     stdin: tokio::sync::Mutex<Option<pipe::Sender>>,
     changed: watch::Sender<u64>,
+    /// Of a command that waits for its reader.
+    backpressure: Option<Backpressure>,
 }
 
 struct State {
@@ -77,6 +80,8 @@ pub(crate) struct BashOrder {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) snapshot: Option<std::path::PathBuf>,
     pub(crate) hard: Option<Duration>,
+    /// Nothing of its output is dropped: it waits for its reader.
+    pub(crate) backpressure: bool,
 }
 
 struct Pipes {
@@ -88,7 +93,7 @@ struct Pipes {
 impl BashCommand {
     /// Starts the command and the task that reads it.
     pub(crate) async fn start(order: BashOrder, surroundings: &Arc<Surroundings>) -> io::Result<Arc<Self>> {
-        let BashOrder { id, text, directory, environment, snapshot, hard } = order;
+        let BashOrder { id, text, directory, environment, snapshot, hard, backpressure } = order;
         let (shared, script) = (Arc::clone(surroundings), full_text(&text, snapshot.as_deref()));
         let started = surroundings.pool.run(move || launch(&script, &directory, &environment, &shared));
         let (started, pipes) =
@@ -109,6 +114,7 @@ impl BashCommand {
             }),
             stdin: tokio::sync::Mutex::new(Some(stdin)),
             changed: watch::Sender::new(0),
+            backpressure: backpressure.then(Backpressure::new),
         });
         let deadline = hard.and_then(|hard| Instant::now().checked_add(hard));
         tokio::spawn(drive(
@@ -138,6 +144,34 @@ impl BashCommand {
     pub(crate) fn read_bytes(&self, offset: u64, stderr_offset: u64) -> Reading<Vec<u8>> {
         let state = self.state.lock();
         reading(&state, state.stdout.bytes_from(offset), state.stderr.bytes_from(stderr_offset))
+    }
+
+    /// How much was written to each stream so far.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.stdout.total(), state.stderr.total())
+    }
+
+    /// Somebody has read up to these offsets.
+    pub(crate) fn read_to(&self, offset: u64, stderr_offset: u64) {
+        if let Some(backpressure) = &self.backpressure {
+            backpressure.read_to(offset, stderr_offset);
+        }
+    }
+
+    /// Somebody asks about its output, until this is dropped.
+    pub(crate) fn attention(&self) -> Option<Attention<'_>> {
+        self.backpressure.as_ref().map(Backpressure::attention)
+    }
+
+    /// How many bytes of a stream may be read from its pipe now.
+    fn room(&self, reader: Option<Reader>, stream: Stream) -> usize {
+        let Some(reader) = reader else { return READ };
+        let mut state = self.state.lock();
+        match stream {
+            Stream::Out => state.stdout.room_after(reader.stdout, READ, UNREAD),
+            Stream::Err => state.stderr.room_after(reader.stderr, READ, UNREAD),
+        }
     }
 
     /// Everything kept, with a note where something was dropped.
@@ -328,12 +362,27 @@ async fn drive(
     let mut exited = started.exited;
     let (mut out, mut err) = (vec![0; READ], vec![0; READ]);
     let (mut out_open, mut err_open) = (true, true);
-    let mut asked = false;
+    let (mut asked, mut alone) = (false, false);
+    let mut reader = command.backpressure.as_ref().map(Backpressure::subscribe);
     let exit = loop {
+        // Before the room is looked at: what is read meanwhile wakes the loop.
+        let seen = reader.as_mut().map(|reader| *reader.borrow_and_update());
+        let (out_room, err_room) = (command.room(seen, Stream::Out), command.room(seen, Stream::Err));
         tokio::select! {
-            read = stdout.read(&mut out), if out_open => out_open = take(&command, &read, &out, Stream::Out),
-            read = stderr.read(&mut err), if err_open => err_open = take(&command, &read, &err, Stream::Err),
+            read = stdout.read(&mut out[..out_room]), if out_open && out_room > 0 => {
+                out_open = take(&command, &read, &out, Stream::Out);
+            }
+            read = stderr.read(&mut err[..err_room]), if err_open && err_room > 0 => {
+                err_open = take(&command, &read, &err, Stream::Err);
+            }
             exit = ended(&mut exited) => break exit,
+            () = read_on(reader.as_mut()), if out_room == 0 || err_room == 0 => {}
+            () = abandoned(&command), if !asked => {
+                command.state.lock().cause.get_or_insert(CommandStatus::Killed);
+                let _ = rustix::process::kill_process_group(started.pid, Signal::HUP);
+                deadline = Some(Instant::now() + KILL_GRACE);
+                (asked, alone) = (true, true);
+            }
             () = until(deadline), if deadline.is_some() => {
                 command.state.lock().cause.get_or_insert(CommandStatus::TimedOut);
                 let signal = if asked { Signal::KILL } else { Signal::TERM };
@@ -343,9 +392,9 @@ async fn drive(
             }
         }
     };
-    drain(&stdout, &command, &mut out, Stream::Out);
-    drain(&stderr, &command, &mut err, Stream::Err);
-    finish(&command, exit, &surroundings).await;
+    drain(&stdout, &command, &mut out, Stream::Out).await;
+    drain(&stderr, &command, &mut err, Stream::Err).await;
+    finish(&command, exit, alone, &surroundings).await;
     // A background process may hold the pipes: it goes on writing, and its output goes on being kept.
     drop((out, err));
     let mut buffer = vec![0; 8 * 1024];
@@ -358,11 +407,27 @@ async fn drive(
     }
 }
 
-async fn finish(command: &Arc<BashCommand>, exit: Option<Exit>, surroundings: &Surroundings) {
+/// Waits until the reader has read on, or come, or gone.
+async fn read_on(reader: Option<&mut watch::Receiver<Reader>>) {
+    match reader {
+        // The sender lives as long as the command.
+        Some(reader) => drop(reader.changed().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn abandoned(command: &BashCommand) {
+    match &command.backpressure {
+        Some(backpressure) => backpressure.abandoned().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn finish(command: &Arc<BashCommand>, exit: Option<Exit>, alone: bool, surroundings: &Surroundings) {
     *command.stdin.lock().await = None;
     let cause = command.state.lock().cause;
-    if cause == Some(CommandStatus::TimedOut) {
-        // The time-out ends everything the command started, not only its first process.
+    if alone || cause == Some(CommandStatus::TimedOut) {
+        // The time-out, or the loss of the reader, ends everything the command started, not only its first process.
         let all = Arc::clone(command);
         let _ = surroundings.pool.run(move || all.end_leftovers()).await;
     }
@@ -410,11 +475,20 @@ fn append(command: &BashCommand, bytes: &[u8], stream: Stream) {
 }
 
 /// Reads what the pipe still holds. What the process wrote is there already; what others write may wait.
-fn drain(pipe: &pipe::Receiver, command: &BashCommand, buffer: &mut [u8], stream: Stream) {
+async fn drain(pipe: &pipe::Receiver, command: &BashCommand, buffer: &mut [u8], stream: Stream) {
     let mut left = LAST_READ;
+    let mut reader = command.backpressure.as_ref().map(Backpressure::subscribe);
     while left > 0 {
+        let seen = reader.as_mut().map(|reader| *reader.borrow_and_update());
+        let room = command.room(seen, stream);
+        if room == 0 {
+            tokio::select! {
+                () = read_on(reader.as_mut()) => continue,
+                () = abandoned(command) => return,
+            }
+        }
         // tokio's `try_read` asks its own idea of readiness first, which may lag behind the process's end.
-        match rustix::io::read(pipe, &mut *buffer) {
+        match rustix::io::read(pipe, &mut buffer[..room]) {
             Ok(length) if length > 0 => {
                 append(command, &buffer[..length], stream);
                 left = left.saturating_sub(length);

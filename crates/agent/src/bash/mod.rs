@@ -1,5 +1,6 @@
 //! `/v1/bash`: one process per command, over pipes, with environment and offsets.
 
+mod backpressure;
 mod command;
 mod follow;
 mod once;

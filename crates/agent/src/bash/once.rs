@@ -32,6 +32,7 @@ pub(crate) async fn run_once(
         environment,
         snapshot: None,
         hard: Some(limit),
+        backpressure: false,
     };
     let surroundings = &app.bashes().surroundings;
     let started = BashCommand::start(order, surroundings).await;

@@ -66,6 +66,9 @@ pub(crate) struct ExecRequest {
     /// Characters of each stream in the answer, beginning and end; 0 for all. Not with `async_mode`.
     #[schema(default = json!(OUTPUT_LENGTH))]
     max_output_length: Option<usize>,
+    /// The command waits for whoever reads its output by `/v1/bash/output`, and ends when nobody does. Needs
+    /// `async_mode`.
+    backpressure: OffByDefault,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -88,6 +91,12 @@ async fn exec(
     JsonBody(request): JsonBody<ExecRequest>,
 ) -> Answer {
     check_command(&request.command)?;
+    let backpressure = request.backpressure.0;
+    if backpressure && !request.async_mode.0 {
+        let message =
+            "needs \"async_mode\": true: the command waits for who reads its output by /v1/bash/output";
+        return Err(ApiError::invalid("backpressure", message));
+    }
     let environment = checked_environment(request.env.unwrap_or_default())?;
     let directory = request.exec_dir.map(|asked| existing_directory("exec_dir", &asked)).transpose()?;
     let named = request.session_id.filter(|id| !id.trim().is_empty());
@@ -108,6 +117,7 @@ async fn exec(
         environment,
         snapshot: session.snapshot(),
         hard: request.hard_timeout.map(Seconds::duration),
+        backpressure,
     };
     let began = Instant::now();
     let command = session.run(order, &app.bashes().surroundings).await?;
@@ -191,6 +201,8 @@ pub(crate) struct OutputRequest {
     wait_timeout: Option<Seconds>,
     /// How output stands in the answer. With `base64`, byte for byte.
     encoding: Option<Encoding>,
+    /// Waits for the end of the command and not for output, and reads nothing: a reader that is busy stays one.
+    wait_for_end: OffByDefault,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -239,9 +251,17 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
             )),
         };
     };
-    if request.wait.0 {
-        let wait = request.wait_timeout.map_or(WAIT, Seconds::duration).min(LONGEST_WAIT);
-        command.news(offset, stderr_offset, Instant::now() + wait).await;
+    let _attention = command.attention();
+    let deadline = || Instant::now() + request.wait_timeout.map_or(WAIT, Seconds::duration).min(LONGEST_WAIT);
+    let (offset, stderr_offset) = if request.wait_for_end.0 {
+        command.ended(Some(deadline())).await;
+        command.totals()
+    } else {
+        command.read_to(offset, stderr_offset);
+        (offset, stderr_offset)
+    };
+    if request.wait.0 && !request.wait_for_end.0 {
+        command.news(offset, stderr_offset, deadline()).await;
     }
     let reading = match request.encoding {
         Some(Encoding::Base64) => encoded(command.read_bytes(offset, stderr_offset)),

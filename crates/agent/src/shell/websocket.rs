@@ -27,7 +27,7 @@ use super::terminal::{open_pair, resize, watch_descriptor};
 use crate::app::App;
 use crate::clock;
 use crate::http::ApiError;
-use crate::process::{Launch, Started, ended, tree};
+use crate::process::{Exit, Launch, Started, ended, tree};
 use crate::text::incomplete_tail;
 
 const MAX_TERMINALS: usize = 32;
@@ -37,6 +37,8 @@ const MESSAGE_BYTES: usize = 256 * 1024;
 /// How long a client may take to accept one message.
 const SEND: Duration = Duration::from_secs(30);
 const WRITE: Duration = Duration::from_secs(5);
+/// How long after its terminal the end of bash may be heard of. It may have closed the one and live on.
+const REAP: Duration = Duration::from_secs(1);
 
 /// Bounds how many there are.
 pub(crate) struct Terminals(Arc<Semaphore>);
@@ -144,7 +146,10 @@ async fn talk(
                         send(socket, &json!({ "type": "output", "data": text })).await?;
                     }
                     // The terminal may close before the end of bash is heard of.
-                    Ok(_) => return finish(socket).await,
+                    Ok(_) => {
+                        let exit = tokio::time::timeout(REAP, ended(&mut exited)).await.ok().flatten();
+                        return finish(socket, exit).await;
+                    }
                     Err(_would_block) => {}
                 }
             }
@@ -157,7 +162,7 @@ async fn talk(
             _ = ping.tick() => {
                 send(socket, &json!({ "type": "ping", "timestamp": clock::millis(SystemTime::now()) })).await?;
             }
-            _ = ended(&mut exited) => {
+            exit = ended(&mut exited) => {
                 // What it wrote last may not have been read.
                 while let Ok(length @ 1..) = rustix::io::read(master.get_ref(), &mut *buffer) {
                     held.extend_from_slice(&buffer[..length]);
@@ -169,14 +174,16 @@ async fn talk(
                     let text = String::from_utf8_lossy(&held).into_owned();
                     send(socket, &json!({ "type": "output", "data": text })).await?;
                 }
-                return finish(socket).await;
+                return finish(socket, exit).await;
             }
         }
     }
 }
 
-async fn finish(socket: &mut WebSocket) -> Result<(), axum::Error> {
-    send(socket, &json!({ "type": "exit", "data": null })).await?;
+/// Says that bash has ended, and how, as a shell would say it.
+async fn finish(socket: &mut WebSocket, exit: Option<Exit>) -> Result<(), axum::Error> {
+    let code = exit.map(Exit::shell_code);
+    send(socket, &json!({ "type": "exit", "data": null, "exit_code": code })).await?;
     socket.send(Message::Close(None)).await
 }
 

@@ -239,7 +239,11 @@ fn read_variables(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> 
     for (position, text) in pairs.iter().enumerate() {
         match env_file::pair(text) {
             Ok((name, value)) => drop(variables.insert(name.to_owned(), value.to_owned())),
-            Err(expected) => bail!("--env number {} {expected}", position + 1),
+            Err(expected) => match text.split_once('=') {
+                Some((name, _)) => bail!("--env {name:?} {expected}"),
+                // It may be a value without its name.
+                None => bail!("--env number {} {expected}", position + 1),
+            },
         }
     }
     Ok(variables)
@@ -247,8 +251,8 @@ fn read_variables(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> 
 
 /// Run a command in a sandbox
 ///
-/// Standard output and standard error are the command's, and so is the exit status. Ctrl-C interrupts the command;
-/// the third time it is killed. Without --stdin the command reads an empty input.
+/// Standard output and standard error are the command's, and so is the exit status. Ctrl-C interrupts the command; the
+/// second time it is asked to end, the third time it is killed. Without --stdin the command reads an empty input.
 #[derive(Debug, Args)]
 pub(super) struct Exec {
     /// The sandbox
@@ -279,7 +283,7 @@ impl Exec {
             with_input: self.stdin,
         };
         with_server(self.connection, async |server| {
-            let sandbox = server.sandbox(&self.id).await?;
+            let sandbox = server.sandbox_to_enter(&self.id).await?;
             exec::run(Agent::new(&sandbox.sandbox_url), order).await
         })
     }
@@ -287,7 +291,7 @@ impl Exec {
 
 /// Open a terminal in a sandbox
 ///
-/// It ends with its shell, or with the keys `~.` at the beginning of a line.
+/// It ends with its shell, whose exit status it passes on, or with the keys `~.` at the beginning of a line.
 #[derive(Debug, Args)]
 pub(super) struct Shell {
     /// The sandbox
@@ -300,7 +304,7 @@ pub(super) struct Shell {
 impl Shell {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         with_server(self.connection, async |server| {
-            let sandbox = server.sandbox(&self.id).await?;
+            let sandbox = server.sandbox_to_enter(&self.id).await?;
             shell::run(&sandbox.sandbox_url).await
         })
     }

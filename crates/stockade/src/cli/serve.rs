@@ -71,7 +71,7 @@ pub(super) struct Down {
     /// all threads
     #[arg(long)]
     purge: bool,
-    /// Do not ask
+    /// Do not ask before something is removed; needed with --purge where nobody can be asked
     #[arg(long, short)]
     yes: bool,
 }
@@ -103,7 +103,8 @@ impl Up {
         };
         let mut settings = Settings::load(&machine::surroundings(), overrides)?;
         let key_file = up::prepare(&mut settings)?;
-        run(settings, Some(Announcement { key_file, for_people }))
+        let announcement = up::announcement(&settings, key_file, for_people);
+        run(settings, Some(announcement))
     }
 }
 

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time;
 
+use super::server::innermost;
 use crate::table::printable;
 
 /// The most bytes of one answer: both streams of a command as base64, as far as the agent keeps them.
@@ -34,7 +35,8 @@ pub(crate) struct Agent {
 struct Envelope<T> {
     #[serde(default)]
     success: bool,
-    #[serde(default)]
+    /// `detail` is what others than the agent say on its way.
+    #[serde(default, alias = "detail")]
     message: Option<String>,
     data: Option<T>,
 }
@@ -65,7 +67,8 @@ impl Agent {
             .body(Full::from(serde_json::to_vec(body)?))
             .with_context(|| format!("{:?} is no address of a sandbox", self.url))?;
         let exchange = async {
-            let answer = self.http.request(request).await?;
+            let answer =
+                self.http.request(request).await.map_err(|error| anyhow::anyhow!(innermost(&error)))?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
             let body = body.map_err(|error| anyhow::anyhow!("{error}"))?;

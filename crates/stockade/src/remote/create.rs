@@ -9,7 +9,6 @@ use stockade_api::{CreateSandbox, Sandbox};
 
 use super::Server;
 use super::sandboxes::{print, print_json};
-use crate::machine;
 
 /// How long a create may wait for the sandbox to become ready.
 const PATIENCE: Duration = stockade_api::query::MAX_WAIT;
@@ -32,7 +31,7 @@ pub(crate) async fn run(
         print_json(&mut out, &sandbox)?;
     } else {
         print(&mut out, &sandbox)?;
-        next_steps(&mut out, &sandbox)?;
+        next_steps(&mut out, server, &sandbox)?;
     }
     let in_time = !wait || sandbox.ready;
     if !in_time {
@@ -42,12 +41,13 @@ pub(crate) async fn run(
 }
 
 /// What to do with it, for a person.
-fn next_steps(out: &mut dyn Write, sandbox: &Sandbox<'_>) -> io::Result<()> {
+fn next_steps(out: &mut dyn Write, server: &Server, sandbox: &Sandbox<'_>) -> io::Result<()> {
     if !io::IsTerminal::is_terminal(&io::stdout()) {
         return Ok(());
     }
-    let (name, id) = (machine::own_name(), &sandbox.sandbox_id);
-    writeln!(out, "\n{name} exec {id} -- COMMAND   {name} shell {id}   {name} rm {id}")
+    let id = &*sandbox.sandbox_id;
+    let exec = server.line("exec", &format!("{id} -- uname -a"));
+    writeln!(out, "\n  {exec}\n  {}\n  {}", server.line("shell", id), server.line("rm", id))
 }
 
 /// An id that nobody else has: eight hexadecimal digits, as DeerFlow's are.

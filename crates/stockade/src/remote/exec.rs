@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::pin::Pin;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use base64::Engine;
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::agent::Agent;
 use super::quote;
@@ -22,6 +24,10 @@ const WAIT: Duration = Duration::from_secs(20);
 const LAST: Duration = Duration::from_secs(3);
 /// Bytes of standard input in one call: what a pipe holds, so that a slow reader is noticed soon.
 const INPUT: usize = 64 * 1024;
+/// How long the request waits that says that we are there.
+const PRESENCE: Duration = Duration::from_secs(600);
+/// The exit status of a command that succeeded and whose output is not whole.
+const INCOMPLETE: u8 = 1;
 /// The exit status of what SIGINT ended, as shells say it.
 const INTERRUPTED: u8 = 130;
 /// The exit status when the sandbox did not say one.
@@ -43,6 +49,8 @@ struct ExecRequest<'a> {
     exec_dir: Option<&'a str>,
     env: &'a BTreeMap<String, String>,
     async_mode: bool,
+    /// The command waits for us, as for the reader of a pipe.
+    backpressure: bool,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +89,33 @@ struct Running {
     lost: u64,
 }
 
+/// What the command's output is waiting for.
+enum Step {
+    Asking(Pin<Box<dyn Future<Output = anyhow::Result<OutputAnswer>>>>),
+    Printing(JoinHandle<io::Result<()>>),
+}
+
+impl Step {
+    /// Waits for the step to be done; an answer when it was a question.
+    async fn done(&mut self) -> anyhow::Result<Option<OutputAnswer>> {
+        match self {
+            Self::Asking(question) => question.await.map(Some),
+            Self::Printing(printing) => {
+                printing.await.context("printing broke off")??;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// What an answer held.
+enum Taken {
+    Output(Vec<u8>, Vec<u8>),
+    Nothing,
+    /// That was all; the exit status.
+    End(u8),
+}
+
 /// Runs the command to its end; the exit status is the command's.
 ///
 /// # Errors
@@ -96,8 +131,13 @@ pub(crate) async fn run(agent: Agent, order: Order) -> anyhow::Result<ExitCode> 
         exec_dir: order.directory.as_deref(),
         env: &order.environment,
         async_mode: true,
+        backpressure: true,
     };
-    let started: Started = agent.post("/v1/bash/exec", &request, Duration::ZERO).await?;
+    let started = tokio::select! {
+        started = agent.post::<Started>("/v1/bash/exec", &request, Duration::ZERO) => started?,
+        // A command that was started all the same ends when nobody asks for its output.
+        signal = signals.next() => return Ok(Signals::exit_code(signal)),
+    };
     let mut running = Running {
         agent,
         session: started.session_id,
@@ -106,43 +146,51 @@ pub(crate) async fn run(agent: Agent, order: Order) -> anyhow::Result<ExitCode> 
         stderr_offset: 0,
         lost: 0,
     };
+    let presence = tokio::spawn(running.presence());
     let result = running.follow(order.with_input, &mut signals).await;
+    presence.abort();
     running.clear_up().await;
-    if running.lost > 0 {
-        let text = "bytes of output came faster than they were read and were dropped: write them to a file in the \
-                    sandbox and read that";
-        writeln!(io::stderr(), "stockade: {} {text}", running.lost)?;
+    let code = result?;
+    if running.lost == 0 {
+        return Ok(ExitCode::from(code));
     }
-    result
+    let text = "bytes of its output were dropped by the sandbox, whose agent does not wait for its reader: write them \
+                to a file there and read that";
+    writeln!(io::stderr(), "stockade: {} {text}", running.lost)?;
+    Ok(ExitCode::from(if code == 0 { INCOMPLETE } else { code }))
 }
 
 impl Running {
-    async fn follow(&mut self, with_input: bool, signals: &mut Signals) -> anyhow::Result<ExitCode> {
+    async fn follow(&mut self, with_input: bool, signals: &mut Signals) -> anyhow::Result<u8> {
         let feeding = self.feed(with_input);
         tokio::pin!(feeding);
         let mut fed = !with_input;
         let mut interrupts = 0;
+        let mut step = Step::Asking(Box::pin(self.question()));
         loop {
-            let next = self.question();
-            tokio::pin!(next);
-            let answer = loop {
-                tokio::select! {
-                    answer = &mut next => break answer?,
-                    result = &mut feeding, if !fed => {
-                        fed = true;
-                        result?;
+            let answer = tokio::select! {
+                done = step.done() => done?,
+                result = &mut feeding, if !fed => {
+                    fed = true;
+                    result?;
+                    continue;
+                }
+                signal = signals.next() => {
+                    interrupts += 1;
+                    if self.pass_on(signal, interrupts).await {
+                        return Ok(INTERRUPTED);
                     }
-                    signal = signals.next() => {
-                        interrupts += 1;
-                        if self.pass_on(signal, interrupts).await {
-                            return Ok(ExitCode::from(INTERRUPTED));
-                        }
-                    }
+                    continue;
                 }
             };
-            if let Some(code) = self.take(answer)? {
-                return Ok(code);
-            }
+            step = match answer {
+                Some(answer) => match self.take(answer)? {
+                    Taken::Output(stdout, stderr) => Step::Printing(print(stdout, stderr)),
+                    Taken::Nothing => Step::Asking(Box::pin(self.question())),
+                    Taken::End(code) => return Ok(code),
+                },
+                None => Step::Asking(Box::pin(self.question())),
+            };
         }
     }
 
@@ -161,27 +209,49 @@ impl Running {
         async move { agent.post("/v1/bash/output", &body, WAIT).await }
     }
 
-    /// Passes output on; the exit status when that was all.
-    fn take(&mut self, answer: OutputAnswer) -> anyhow::Result<Option<ExitCode>> {
+    /// Keeps one request under way until the command ends: a reader that is stopped, or waits for its own reader, is
+    /// still one. Agents that do not know this answer at once, which ends it.
+    fn presence(&self) -> impl Future<Output = ()> + use<> {
+        let body = json!({
+            "session_id": self.session,
+            "command_id": self.command,
+            "wait_for_end": true,
+            "wait_timeout": PRESENCE.as_secs(),
+        });
+        let agent = self.agent.clone();
+        async move {
+            loop {
+                let began = Instant::now();
+                let answer: anyhow::Result<Value> = agent.post("/v1/bash/output", &body, PRESENCE).await;
+                if answer.is_err() || began.elapsed() < PRESENCE {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What the answer holds.
+    fn take(&mut self, answer: OutputAnswer) -> anyhow::Result<Taken> {
         let exact = answer.encoding.as_deref() == Some("base64");
         let decode = |text: String| match exact {
             true => BASE64.decode(text).context("the sandbox's output is not what it says it is"),
             false => Ok(text.into_bytes()),
         };
         let (stdout, stderr) = (decode(answer.stdout)?, decode(answer.stderr)?);
-        let is_empty = stdout.is_empty() && stderr.is_empty();
         if exact {
             let came = answer.offset.saturating_sub(self.offset)
                 + answer.stderr_offset.saturating_sub(self.stderr_offset);
             self.lost = self.lost.saturating_add(came.saturating_sub((stdout.len() + stderr.len()) as u64));
         }
         (self.offset, self.stderr_offset) = (answer.offset, answer.stderr_offset);
-        pass(&mut io::stdout().lock(), &stdout)?;
-        pass(&mut io::stderr().lock(), &stderr)?;
         let Some(command) = answer.command else { bail!("the sandbox has forgotten the command") };
         let has_ended = !matches!(command.status.as_str(), "running" | "pending");
-        // What is left in the pipes is asked for once more.
-        Ok((has_ended && is_empty).then(|| exit_code(&command)))
+        Ok(match (stdout.is_empty() && stderr.is_empty(), has_ended) {
+            // What is left in the pipes is asked for once more.
+            (false, _) => Taken::Output(stdout, stderr),
+            (true, true) => Taken::End(exit_code(&command)),
+            (true, false) => Taken::Nothing,
+        })
     }
 
     /// Passes a signal of ours on; whether it is time to stop waiting.
@@ -273,6 +343,14 @@ pub(super) fn standard_input() -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
+/// Prints on a thread of its own: whoever reads our output may take his time, and signals do not wait for him.
+fn print(stdout: Vec<u8>, stderr: Vec<u8>) -> JoinHandle<io::Result<()>> {
+    tokio::task::spawn_blocking(move || {
+        pass(&mut io::stdout().lock(), &stdout)?;
+        pass(&mut io::stderr().lock(), &stderr)
+    })
+}
+
 fn pass(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     if bytes.is_empty() {
         return Ok(());
@@ -281,7 +359,6 @@ fn pass(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-fn exit_code(command: &CommandState) -> ExitCode {
-    let code = command.exit_code.and_then(|code| u8::try_from(code).ok());
-    ExitCode::from(code.unwrap_or(UNKNOWN))
+fn exit_code(command: &CommandState) -> u8 {
+    command.exit_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(UNKNOWN)
 }

@@ -39,6 +39,9 @@ struct FromSandbox {
     data: Value,
     #[serde(default)]
     timestamp: Value,
+    /// How the shell ended; agents other than ours do not say.
+    #[serde(default)]
+    exit_code: Option<i64>,
 }
 
 /// Opens the terminal and passes everything on until it ends.
@@ -49,9 +52,12 @@ pub(crate) async fn run(url: &str) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let mut resized = signal(SignalKind::window_change()).context("cannot listen for resizes")?;
     let mut hung_up = signal(SignalKind::hangup()).context("cannot listen for the terminal's end")?;
-    let mut socket = time::timeout(OPEN, open(url))
-        .await
-        .with_context(|| format!("{url} does not open a terminal within {} s", OPEN.as_secs()))??;
+    let opened = tokio::select! {
+        opened = time::timeout(OPEN, open(url)) => opened,
+        signal = signals.next() => return Ok(Signals::exit_code(signal)),
+    };
+    let mut socket =
+        opened.with_context(|| format!("{url} does not open a terminal within {} s", OPEN.as_secs()))??;
     let raw = RawTerminal::enter().context("cannot prepare this terminal")?;
     let result = talk(&mut socket, raw.is_some(), &mut signals, &mut resized, &mut hung_up).await;
     drop(raw);
@@ -108,7 +114,7 @@ async fn talk(
             _ = resized.recv() => send_size(socket).await?,
             _ = hung_up.recv() => return Ok(ExitCode::FAILURE),
             // On a terminal Ctrl-C is a key like others; a signal comes from elsewhere.
-            _ = signals.next() => return Ok(ExitCode::FAILURE),
+            signal = signals.next() => return Ok(Signals::exit_code(signal)),
         }
     }
 }
@@ -150,7 +156,10 @@ async fn answer(socket: &mut WebSocketStream<TcpStream>, text: &str) -> anyhow::
             let pong = json!({ "type": "pong", "data": { "timestamp": message.timestamp } });
             send(socket, &pong).await?;
         }
-        "exit" => return Ok(Some(ExitCode::SUCCESS)),
+        "exit" => {
+            let code = message.exit_code.unwrap_or(0);
+            return Ok(Some(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)));
+        }
         "error" => {
             let said = crate::table::printable(message.data.as_str().unwrap_or("it gave no reason"));
             bail!("the sandbox cannot open a terminal: {said}");

@@ -21,7 +21,7 @@ use stockade_kubernetes::KubernetesSettings;
 use stockade_server::ServerSettings;
 
 pub(crate) use self::kubernetes::DEFAULT_KUBECONFIG;
-pub(crate) use self::place::state_dir;
+pub(crate) use self::place::{VARIABLE as STATE_DIR_VARIABLE, state_dir};
 use self::reader::Reader;
 pub(crate) use self::reader::{SettingsError, Surroundings};
 use crate::cli::BackendKind;
@@ -30,7 +30,8 @@ use crate::cli::BackendKind;
 pub(crate) const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
 /// Where the API of `up` listens unless told otherwise: this machine only.
-const DEFAULT_LISTEN_UP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
+pub(crate) const DEFAULT_LISTEN_UP: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
 const DEFAULT_PORT: u16 = 8002;
 const DEFAULT_CONTAINER_PORT: u16 = 8080;
 /// Seconds a sandbox may take to end. Zero would be a forced delete, after which two Pods could write one

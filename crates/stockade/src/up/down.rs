@@ -22,11 +22,9 @@ const SERVER: Duration = Duration::from_secs(10);
 /// # Errors
 /// When something cannot be ended or removed.
 pub(crate) fn run(dir: &Path, purge: bool, yes: bool) -> anyhow::Result<ExitCode> {
-    if purge && !yes && io::stdin().is_terminal() {
-        bail!(
-            "--purge removes {} with everything in it, also the files of all threads that lie there: say --yes too",
-            dir.display()
-        );
+    if purge && !yes && !agreed(dir)? {
+        writeln!(io::stderr(), "stockade: nothing was ended or removed")?;
+        return Ok(ExitCode::FAILURE);
     }
     if let Some(server) = StateDir::at(dir).server() {
         end_server(&server)?;
@@ -38,6 +36,24 @@ pub(crate) fn run(dir: &Path, purge: bool, yes: bool) -> anyhow::Result<ExitCode
     let noun = if count == 1 { "sandbox" } else { "sandboxes" };
     writeln!(io::stdout(), "{count} {noun} ended{also}")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks whether the directory may be removed.
+fn agreed(dir: &Path) -> anyhow::Result<bool> {
+    let dir = dir.display();
+    if !io::stdin().is_terminal() {
+        bail!(
+            "--purge removes {dir} with all files of threads that lie there, and nobody can be asked here: say --yes too"
+        );
+    }
+    write!(
+        io::stderr(),
+        "All sandboxes of {dir} end, and it is removed with the key and all files of threads that lie there. \
+         Go on? [y/N] "
+    )?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Asks the server to end, and waits until it has: while it runs, it would start what ends.

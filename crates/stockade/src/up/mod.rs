@@ -16,7 +16,6 @@ use stockade_server::Access;
 
 use self::narrate::Narrated;
 pub(crate) use self::welcome::Welcome;
-use crate::machine;
 use crate::settings::Settings;
 use crate::state::StateDir;
 
@@ -29,11 +28,20 @@ pub(crate) struct Announcement {
     pub(crate) key_file: Option<PathBuf>,
     /// Somebody reads along.
     pub(crate) for_people: bool,
+    /// The lines that start the same server again, and end its sandboxes.
+    pub(crate) again: String,
+    pub(crate) down: String,
 }
 
 /// Whether a person sees what is printed.
 pub(crate) fn is_for_people() -> bool {
     io::stdout().is_terminal()
+}
+
+/// What the person is told who starts a server with these settings.
+pub(crate) fn announcement(settings: &Settings, key_file: Option<PathBuf>, for_people: bool) -> Announcement {
+    let own = welcome::own_line(settings);
+    Announcement { key_file, for_people, again: own.up(settings.listen), down: own.line("down", "") }
 }
 
 /// Makes state directory and key if they are missing, and lets the key in. The key's file, unless the key came
@@ -68,16 +76,16 @@ impl Announcement {
 
     /// Says what becomes of the sandboxes when the server has ended.
     pub(crate) fn farewell(&self) {
+        let Self { again, down, .. } = self;
         if self.for_people {
-            let name = machine::own_name();
             let text = format!(
-                "\nThe server has ended; its sandboxes run on at their addresses. `{name} up` takes them over \
-                 again, `{name} down` ends them."
+                "\nThe server has ended; its sandboxes run on at their addresses. A server takes them over again \
+                 with\n\n  {again}\n\nand this ends them:\n\n  {down}"
             );
             // The last words; nobody is left to tell if they cannot be written.
             let _ = writeln!(io::stdout().lock(), "{text}");
         } else {
-            tracing::info!("the sandboxes run on; up takes them over again, down ends them");
+            tracing::info!(again, down, "the sandboxes run on");
         }
     }
 

@@ -7,13 +7,14 @@ use std::path::Path;
 use stockade_core::egress::NetworkMode;
 use stockade_embedded::settings::WritableKind;
 
-use crate::machine;
+use crate::own::OwnLine;
 use crate::settings::{BackendSettings, Settings};
 
 /// What the first lines depend on.
 pub(crate) struct Welcome {
     sandboxes: String,
     state_dir: Option<String>,
+    own: OwnLine,
     warnings: Vec<String>,
     has_key: bool,
 }
@@ -50,10 +51,16 @@ impl Welcome {
         Self {
             sandboxes,
             state_dir: settings.state_dir.as_ref().map(|path| path.display().to_string()),
+            own: own_line(settings),
             warnings: settings.warnings.clone(),
             has_key: !matches!(settings.server.access, stockade_server::Access::Open),
         }
     }
+}
+
+/// How the server's commands are called in another shell.
+pub(super) fn own_line(settings: &Settings) -> OwnLine {
+    settings.state_dir.as_deref().map_or_else(OwnLine::plain, OwnLine::of_state_dir)
 }
 
 /// Prints them. The key itself is never among them.
@@ -63,7 +70,7 @@ pub(super) fn print(
     url: &str,
     key_file: Option<&Path>,
 ) -> io::Result<()> {
-    let own_name = machine::own_name();
+    let own = &settings.own;
     let key = key_file.map(quoted);
     let shown_key = match (&key, settings.has_key) {
         (Some(key), _) => format!("in {key}"),
@@ -80,7 +87,8 @@ pub(super) fn print(
         writeln!(out, "  warning    {warning}\n")?;
     }
     writeln!(out, "A sandbox, and a command in it:\n")?;
-    writeln!(out, "  {own_name} create demo && {own_name} exec demo -- uname -a\n")?;
+    let (create, exec) = (own.line("create", "demo"), own.line("exec", "demo -- uname -a"));
+    writeln!(out, "  {create} && {exec}\n")?;
     writeln!(out, "The same over HTTP:\n")?;
     let header = key_header(key.as_deref(), settings.has_key);
     let create = format!("{url}/api/sandboxes?wait=ready");
@@ -96,7 +104,8 @@ pub(super) fn print(
     if let Some(key) = &key {
         writeln!(out, "\nand in its environment:\n\n  export PROVISIONER_API_KEY=\"$(cat {key})\"")?;
     }
-    writeln!(out, "\nCtrl-C ends the server; sandboxes run on, and `{own_name} down` ends them.\n")?;
+    let down = own.line("down", "");
+    writeln!(out, "\nCtrl-C ends the server; sandboxes run on, and this ends them:\n\n  {down}\n")?;
     out.flush()
 }
 
@@ -127,6 +136,7 @@ mod tests {
         let settings = Welcome {
             sandboxes: "at 127.0.0.1".into(),
             state_dir: Some("/s p".into()),
+            own: OwnLine::plain().with("--state-dir", "/s p"),
             warnings: vec!["X has no effect".into()],
             has_key: true,
         };
@@ -136,6 +146,9 @@ mod tests {
         assert!(text.contains("-H \"X-API-Key: $(cat '/s p/api-key')\" "), "{text}");
         assert!(text.contains("'http://127.0.0.1:8002/api/sandboxes?wait=ready'"), "{text}");
         assert!(text.contains("provisioner_url: http://127.0.0.1:8002\n"), "{text}");
+        assert!(text.contains(" create --state-dir '/s p' demo && "), "{text}");
+        assert!(text.contains(" exec --state-dir '/s p' demo -- uname -a\n"), "{text}");
+        assert!(text.contains(" down --state-dir '/s p'\n"), "{text}");
         assert!(text.contains("warning    X has no effect"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::world::{Printed, World, breathe, wait};
+use crate::world::{Printed, World, breathe, mk_sandbox, wait};
 
 #[test]
 fn streams_come_apart_and_the_exit_status_is_the_command_s() {
@@ -120,13 +120,103 @@ fn interrupt(pid: u32) {
 }
 
 #[test]
-fn what_was_dropped_is_said() {
+fn not_a_byte_is_lost_however_fast_it_comes_and_however_slowly_it_is_read() {
     let world = World::start();
     world.create("a1");
-    let said = world.run(&["exec", "a1", "--", "sh", "-c", "head -c 200000000 /dev/zero"]);
-    assert_eq!(said.code, Some(0));
-    let lost = 200_000_000 - said.stdout.len();
-    if lost > 0 {
-        assert!(said.stderr.contains(&format!("{lost} bytes of output came faster")), "{}", said.stderr);
+    let script = "head -c 50000000 /dev/urandom | tee /dev/stderr >(sha256sum > \"$HOME/sum\")";
+    let mut child = world
+        .stockade(&["exec", "a1", "--", "bash", "-c", script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let other = std::thread::spawn(move || checksum(&mut stderr, Duration::ZERO));
+    let sum = checksum(&mut child.stdout.take().unwrap(), Duration::from_millis(5));
+    assert_eq!((wait(&mut child).code(), &sum), (Some(0), &other.join().unwrap()));
+    let truth = world.run(&[
+        "exec",
+        "a1",
+        "--",
+        "bash",
+        "-c",
+        "until [ -s \"$HOME/sum\" ]; do :; done; cat \"$HOME/sum\"",
+    ]);
+    assert_eq!(truth.stdout.split_whitespace().next(), Some(sum.as_str()));
+}
+
+/// The SHA-256 of what comes, with a rest after each MiB.
+fn checksum(from: &mut impl std::io::Read, rest: Duration) -> String {
+    let mut child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    while std::io::copy(&mut std::io::Read::take(&mut *from, 1 << 20), &mut stdin).unwrap() > 0 {
+        breathe(rest);
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn what_is_left_in_the_pipe_when_the_command_ends_is_not_lost() {
+    let world = World::start();
+    world.create("a1");
+    for bytes in [1_000_000, 1_048_576, 1_114_112, 3_000_001] {
+        let said =
+            world.run(&["exec", "a1", "--", "sh", "-c", &format!("head -c {bytes} /dev/zero; exit 3")]);
+        assert_eq!((said.code, said.stdout.len()), (Some(3), bytes), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_command_whose_caller_was_killed_ends() {
+    let world = World::start();
+    world.create("a1");
+    let mut child =
+        world.stockade(&["exec", "a1", "--", "yes", "lonely"]).stdout(Stdio::piped()).spawn().unwrap();
+    Printed::by(child.stdout.take().unwrap()).until("lonely\n");
+    child.kill().unwrap();
+    wait(&mut child);
+    let end = std::time::Instant::now() + crate::world::DEADLINE;
+    while world.run(&["exec", "a1", "--", "pgrep", "-f", "[y]es lonely"]).code == Some(0) {
+        assert!(std::time::Instant::now() < end, "it runs on");
+        breathe(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn signals_end_it_while_the_sandbox_does_not_answer() {
+    let world = World::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    world.lead("a1", &format!("http://{}", silent.local_addr().unwrap()));
+    for (words, signal, code) in
+        [(&["exec", "a1", "--", "true"][..], "-INT", 130), (&["shell", "a1"], "-TERM", 143)]
+    {
+        let mut child = world.stockade(words).spawn().unwrap();
+        let (_connection, _) = silent.accept().unwrap();
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(wait(&mut child).code(), Some(code), "{words:?}");
+    }
+}
+
+#[test]
+fn a_sandbox_that_has_failed_says_why_at_once() {
+    let world = World::start();
+    world.show(stockade_core::Sandbox {
+        status: stockade_core::Status::Failed,
+        ready: false,
+        reason: Some("Evicted".to_owned()),
+        message: Some("its files are larger than 1Gi".to_owned()),
+        // Nobody may listen there, and nobody is asked.
+        ..mk_sandbox("a1".parse().unwrap(), "http://192.0.2.1:1".to_owned())
+    });
+    for words in [&["exec", "a1", "--", "true"][..], &["shell", "a1"]] {
+        let said = world.run(words);
+        assert_eq!(said.code, Some(1));
+        assert!(
+            said.stderr.contains("\"a1\" is Failed (Evicted): its files are larger than 1Gi; `"),
+            "{}",
+            said.stderr
+        );
     }
 }

@@ -84,7 +84,7 @@ fn what_is_not_there_is_said_with_what_to_do() {
         let said = world.run(arguments);
         assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{arguments:?}");
         assert!(said.stderr.contains("there is no sandbox \"nope\""), "{}", said.stderr);
-        assert!(said.stderr.contains("ls` lists"), "{}", said.stderr);
+        assert!(said.stderr.contains(&format!("ls --url {}` lists", world.url())), "{}", said.stderr);
     }
     let said = world.run(&["logs", "nope"]);
     assert!(said.stderr.contains("Sandbox 'nope' not found"), "{}", said.stderr);
@@ -133,7 +133,7 @@ fn the_key_comes_from_a_file_a_variable_or_the_state_directory_and_is_never_show
     wrong.env("PROVISIONER_API_KEY", "another");
     let (failed, said) = code(wrong);
     assert_eq!(failed, Some(1));
-    assert!(said.contains("the key was taken from the variable PROVISIONER_API_KEY"), "{said}");
+    assert!(said.contains("it has another key than the variable PROVISIONER_API_KEY"), "{said}");
 }
 
 #[test]

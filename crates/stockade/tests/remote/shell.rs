@@ -9,9 +9,9 @@ use crate::world::{Printed, World, wait};
 fn a_shell_does_what_is_typed_and_ends_with_it() {
     let world = World::start();
     world.create("a1");
-    let output = world.run_with_input(&["shell", "a1"], b"echo $((40 + 2)); exit\n");
+    let output = world.run_with_input(&["shell", "a1"], b"echo $((40 + 2)); exit 7\n");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("\r42\r\n"), "{text:?}");
 }
 

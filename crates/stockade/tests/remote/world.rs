@@ -31,6 +31,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) dir: tempfile::TempDir,
+    /// Sandboxes that are as a test says.
+    others: Others,
     end: Option<oneshot::Sender<()>>,
     server: Option<thread::JoinHandle<()>>,
 }
@@ -41,10 +43,12 @@ impl World {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ended) = oneshot::channel::<()>();
-        let server = thread::spawn(move || run_server(listener, ended));
+        let others = Others::default();
+        let shown = Arc::clone(&others);
+        let server = thread::spawn(move || run_server(listener, shown, ended));
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("key"), format!("{KEY}\n")).unwrap();
-        Self { address, dir, end: Some(end), server: Some(server) }
+        Self { address, dir, others, end: Some(end), server: Some(server) }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -80,6 +84,16 @@ impl World {
         output
     }
 
+    /// Shows a sandbox of this address that runs.
+    pub(crate) fn lead(&self, id: &str, url: &str) {
+        self.show(mk_sandbox(id.parse().unwrap(), url.to_owned()));
+    }
+
+    /// Shows this sandbox.
+    pub(crate) fn show(&self, sandbox: Sandbox) {
+        self.others.lock().insert(sandbox.id.clone(), Arc::new(sandbox));
+    }
+
     /// Makes a sandbox that is ready.
     pub(crate) fn create(&self, id: &str) {
         let said = self.run(&["create", id, "--wait"]);
@@ -97,7 +111,7 @@ impl Drop for World {
     }
 }
 
-fn run_server(listener: TcpListener, ended: oneshot::Receiver<()>) {
+fn run_server(listener: TcpListener, others: Others, ended: oneshot::Receiver<()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -106,7 +120,11 @@ fn run_server(listener: TcpListener, ended: oneshot::Receiver<()>) {
             allowed_hosts: AllowedHosts::default(),
             metrics_need_key: false,
         };
-        let state = ServerState::new(Arc::new(Agents::default()), settings, Registry::default());
+        let state = ServerState::new(
+            Arc::new(Agents { made: Mutex::default(), others }),
+            settings,
+            Registry::default(),
+        );
         let shutdown = async move { drop(ended.await) };
         serve(listener, router(state), shutdown, Duration::from_millis(100)).await;
     });
@@ -185,9 +203,29 @@ impl Printed {
     }
 }
 
+type Others = Arc<Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>>;
+
 /// Sandboxes that are agents without any isolation.
-#[derive(Default)]
-struct Agents(Mutex<BTreeMap<SandboxId, Agent>>);
+struct Agents {
+    made: Mutex<BTreeMap<SandboxId, Agent>>,
+    others: Others,
+}
+
+/// A sandbox that runs and that nobody owns.
+pub(crate) fn mk_sandbox(id: SandboxId, url: String) -> Sandbox {
+    Sandbox {
+        id,
+        url,
+        status: Status::Running,
+        ready: true,
+        reason: None,
+        message: None,
+        created_at: Some(jiff::Timestamp::now()),
+        identity: None,
+        contract: Some(ContractVersion::V2),
+        disk_used: None,
+    }
+}
 
 struct Agent {
     child: Child,
@@ -222,18 +260,8 @@ impl Agent {
             assert!(Instant::now() < end, "the agent does not listen");
             thread::yield_now();
         }
-        let sandbox = Arc::new(Sandbox {
-            id: spec.id.clone(),
-            url: format!("http://{listen}"),
-            status: Status::Running,
-            ready: true,
-            reason: None,
-            message: None,
-            created_at: Some(jiff::Timestamp::now()),
-            identity: Some(spec.identity()),
-            contract: Some(ContractVersion::V2),
-            disk_used: None,
-        });
+        let sandbox = mk_sandbox(spec.id.clone(), format!("http://{listen}"));
+        let sandbox = Arc::new(Sandbox { identity: Some(spec.identity()), ..sandbox });
         Self { child, _home: home, sandbox }
     }
 }
@@ -257,21 +285,22 @@ impl Backend for Agents {
     }
 
     async fn create(&self, spec: &SandboxSpec, _: Instant) -> Result<Arc<Sandbox>, BackendError> {
-        let mut agents = self.0.lock();
+        let mut agents = self.made.lock();
         let agent = agents.entry(spec.id.clone()).or_insert_with(|| Agent::start(spec));
         Ok(Arc::clone(&agent.sandbox))
     }
 
     async fn get(&self, id: &SandboxId) -> Result<Option<Arc<Sandbox>>, BackendError> {
-        Ok(self.0.lock().get(id).map(|agent| Arc::clone(&agent.sandbox)))
+        let other = self.others.lock().get(id).cloned();
+        Ok(other.or_else(|| self.made.lock().get(id).map(|agent| Arc::clone(&agent.sandbox))))
     }
 
     async fn list(&self) -> Result<Vec<Arc<Sandbox>>, BackendError> {
-        Ok(self.0.lock().values().map(|agent| Arc::clone(&agent.sandbox)).collect())
+        Ok(self.made.lock().values().map(|agent| Arc::clone(&agent.sandbox)).collect())
     }
 
     async fn delete(&self, id: &SandboxId) -> Result<(), BackendError> {
-        self.0.lock().remove(id);
+        self.made.lock().remove(id);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The life of sandboxes, from outside: what callers are promised, and what a server that is killed leaves.
 
 mod asked;
+mod cli;
 mod contract;
 mod crashes;
 mod many;
