@@ -91,6 +91,7 @@ impl Asked {
             environment: self.environment.clone(),
             name_server: None,
             agent_port: settings.container_port,
+            processes: Some(self.limits.pids),
             grace: settings.delete_grace,
         }
     }

@@ -102,6 +102,7 @@ impl World {
             environment: std::collections::BTreeMap::new(),
             name_server: None,
             agent_port: PORT,
+            processes: None,
             grace: Duration::from_secs(1),
         }
     }
