@@ -136,6 +136,11 @@ impl World {
         Sandbox::new(made.sandbox_id.into_owned(), made.sandbox_url.into_owned())
     }
 
+    /// What the server says of a sandbox.
+    pub(crate) async fn seen(&self, id: &str) -> stockade_api::Sandbox<'static> {
+        self.client.get(id).await.expect("an answer of the server").expect("the sandbox")
+    }
+
     /// Where the server listens.
     pub(crate) fn port(&self) -> u16 {
         self.port
