@@ -55,12 +55,12 @@ pub(crate) async fn run(settings: Settings, announcement: Option<Announcement>) 
     drop(started);
     meanwhile.await.context("the server of the first moments failed")?;
     if let Some(dir) = &state_dir {
-        // Commands without --server find it by that; nothing else needs it, and a full disk is no reason to stop.
+        // Commands without --url find it by that; nothing else needs it, and a full disk is no reason to stop.
         if let Err(error) = dir.record_server(&url) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
                 error,
-                "where this server listens cannot be written down; use --server with commands"
+                "where this server listens cannot be written down; use --url with commands"
             );
         }
     }

@@ -76,13 +76,9 @@ pub(crate) fn make(
     users: &[Extent],
     groups: &[Extent],
 ) -> Result<OwnedFd, Problem> {
-    let holder = match creator {
-        None => Holder::start()?,
-        Some(user) => {
-            let _as_creator = Effective::become_user(user)?;
-            Holder::start()?
-        }
-    };
+    // As long as this lives we are the namespace's owner, who may look at it without a right to look at any process.
+    let _owner = creator.map(Effective::become_user).transpose()?;
+    let holder = Holder::start()?;
     let write = |name: &str, map: &[Extent]| {
         let text: String =
             map.iter().map(|line| format!("{} {} {}\n", line.inside, line.outside, line.count)).collect();
@@ -102,6 +98,7 @@ pub(crate) fn make(
 /// While this lives, the effective user is another; all rights stay.
 struct Effective {
     secure_bits: libc::c_int,
+    dumpable: libc::c_int,
 }
 
 /// `SECBIT_NO_SETUID_FIXUP` of the kernel: changing users takes no capabilities. Making a user namespace needs some
@@ -113,9 +110,13 @@ impl Effective {
     fn become_user(user: u32) -> Result<Self, Errno> {
         // SAFETY: numbers only.
         let secure_bits = check(unsafe { libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0) }.into())?;
-        set_secure_bits(secure_bits | RIGHTS_STAY)?;
-        let changed = Self { secure_bits };
+        // SAFETY: numbers only.
+        let dumpable = check(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }.into())?;
+        set(libc::PR_SET_SECUREBITS, secure_bits | RIGHTS_STAY)?;
+        let changed = Self { secure_bits, dumpable };
         set_effective_user(user)?;
+        // Changing users makes a process one that only who may look at any can look at.
+        set(libc::PR_SET_DUMPABLE, dumpable)?;
         Ok(changed)
     }
 }
@@ -123,14 +124,17 @@ impl Effective {
 impl Drop for Effective {
     fn drop(&mut self) {
         // Root may become root. Should the kernel not think so, the next step fails for want of rights.
-        let _ = set_effective_user(0).and_then(|()| set_secure_bits(self.secure_bits));
+        let _ = set_effective_user(0)
+            .and_then(|()| set(libc::PR_SET_SECUREBITS, self.secure_bits))
+            .and_then(|()| set(libc::PR_SET_DUMPABLE, self.dumpable));
     }
 }
 
+/// Sets an attribute of this process.
 #[allow(unsafe_code)]
-fn set_secure_bits(bits: libc::c_int) -> Result<(), Errno> {
+fn set(option: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
     // SAFETY: numbers only.
-    check(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, libc::c_long::from(bits), 0, 0, 0) }.into()).map(drop)
+    check(unsafe { libc::prctl(option, libc::c_long::from(value), 0, 0, 0) }.into()).map(drop)
 }
 
 #[allow(unsafe_code)]

@@ -191,10 +191,9 @@ pub const NAMESPACE_FLAGS: u32 = 0x7E02_0000;
 /// The time namespace's flag; in `clone` it is part of the signal's number.
 pub const TIME_NAMESPACE_FLAG: u32 = 0x80;
 
-/// The limit of core files, which is one byte and stays so: at zero, to which programs like to set it, the kernel
+/// `RLIMIT_CORE`, the limit of core files, which is one byte and stays so: at zero, to which programs like to set it, the kernel
 /// starts the machine's handler of crashes, as the machine's root.
-#[allow(clippy::cast_sign_loss, reason = "a small number")]
-pub const CORE_LIMIT: u32 = libc::RLIMIT_CORE as u32;
+pub const CORE_LIMIT: u32 = 4;
 
 /// Personalities of a process: the plain one, and Docker's four others.
 pub const PERSONALITIES: &[u32] = &[0, 0x8, 0x2_0000, 0x2_0008, u32::MAX];
