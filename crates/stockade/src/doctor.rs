@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use stockade_embedded::EmbeddedSettings;
 use stockade_embedded::facts::{self as machine, MachineFacts};
 use stockade_kubernetes::doctor::{self as kubernetes, Finding, Level};
 
@@ -15,7 +16,7 @@ pub(crate) async fn examine(settings: Result<Settings, SettingsError>) -> Vec<Fi
             let mut findings = examine_settings(&settings);
             match &settings.backend {
                 BackendSettings::Kubernetes(settings) => findings.extend(kubernetes::examine(settings).await),
-                BackendSettings::Embedded(_) => findings.extend(examine_machine()),
+                BackendSettings::Embedded(settings) => findings.extend(examine_machine(settings)),
             }
             findings
         }
@@ -29,9 +30,10 @@ pub(crate) async fn examine(settings: Result<Settings, SettingsError>) -> Vec<Fi
     }
 }
 
-/// What this machine can and cannot isolate.
-fn examine_machine() -> Vec<Finding> {
-    let findings = MachineFacts::probe().findings().into_iter().map(|finding| {
+/// What this machine can and cannot isolate, and what the settings make of it.
+fn examine_machine(settings: &EmbeddedSettings) -> Vec<Finding> {
+    let findings = MachineFacts::probe().findings().into_iter().chain(machine::findings_about(settings));
+    let findings = findings.map(|finding| {
         let level = match finding.level {
             machine::Level::Good => Level::Ok,
             machine::Level::Less => Level::Warn,

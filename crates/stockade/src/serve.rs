@@ -55,7 +55,14 @@ pub(crate) async fn run(settings: Settings, announcement: Option<Announcement>) 
     drop(started);
     meanwhile.await.context("the server of the first moments failed")?;
     if let Some(dir) = &state_dir {
-        dir.record_server(&url)?;
+        // Commands without --url find it by that; nothing else needs it, and a full disk is no reason to stop.
+        if let Err(error) = dir.record_server(&url) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "where this server listens cannot be written down; use --url with commands"
+            );
+        }
     }
     let outlives_us = backend.name() == "embedded";
     let backend: Arc<dyn Backend> = match &announcement {

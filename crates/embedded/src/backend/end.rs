@@ -126,12 +126,12 @@ pub(crate) async fn next(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
 pub(crate) async fn give_up(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, failure: Failure) {
     tracing::error!(sandbox_id = %entry.id, reason = failure.reason, "{}", failure.message);
     entry.happened(true, &failure.reason, failure.message.clone());
-    let written = inner.write(entry, turn, |record| {
+    let written = entry.write_if_possible(turn, &inner.state, &inner.settings.node_host, |record| {
         record.life.phase = Phase::Failed;
         record.life.failure = Some(failure);
     });
     if let Err(error) = written {
-        tracing::error!(sandbox_id = %entry.id, %error, "that it failed cannot be written down");
+        tracing::error!(sandbox_id = %entry.id, %error, "that it failed cannot be written down; tried again");
     }
     lead_away(inner, entry).await;
 }

@@ -46,6 +46,8 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 struct Inside {
     record: Record,
+    /// The record in the file is an older one, because this one could not be written.
+    unsaved: bool,
     now: Now,
     open: Open,
     events: VecDeque<SandboxEvent>,
@@ -72,7 +74,13 @@ impl Entry {
         Arc::new(Self {
             id: record.id.clone(),
             turn: Arc::default(),
-            inside: Mutex::new(Inside { record, now, open: Open::default(), events: VecDeque::new() }),
+            inside: Mutex::new(Inside {
+                record,
+                unsaved: false,
+                now,
+                open: Open::default(),
+                events: VecDeque::new(),
+            }),
             seen: watch::Sender::new(seen),
         })
     }
@@ -136,9 +144,52 @@ impl Entry {
         let mut record = self.record();
         change(&mut record);
         state.write(&record).map_err(|source| error::state(&self.id, source))?;
-        self.inside.lock().record = record;
-        self.publish(node_host);
+        self.keep(record, false, node_host);
         Ok(())
+    }
+
+    /// Changes the record in any case: something has happened that cannot be refused. It is unsaved then until a
+    /// record of this sandbox can be written again.
+    pub(crate) fn write_if_possible(
+        &self,
+        _turn: &Turn,
+        state: &StateDir,
+        node_host: &str,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), BackendError> {
+        let mut record = self.record();
+        change(&mut record);
+        let written = state.write(&record).map_err(|source| error::state(&self.id, source));
+        self.keep(record, written.is_err(), node_host);
+        written
+    }
+
+    /// Writes down that it is on its way out, which needs no room on the disk.
+    pub(crate) fn write_deleting(
+        &self,
+        _turn: &Turn,
+        state: &StateDir,
+        node_host: &str,
+    ) -> Result<(), BackendError> {
+        state.mark_deleting(&self.id).map_err(|source| error::state(&self.id, source))?;
+        let mut record = self.record();
+        record.life.phase = Phase::Deleting;
+        self.keep(record, false, node_host);
+        Ok(())
+    }
+
+    fn keep(&self, record: Record, unsaved: bool, node_host: &str) {
+        {
+            let mut inside = self.inside.lock();
+            inside.record = record;
+            inside.unsaved = unsaved;
+        }
+        self.publish(node_host);
+    }
+
+    /// Whether its file holds an older record.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.inside.lock().unsaved
     }
 
     /// Changes what the server knows beyond the record.

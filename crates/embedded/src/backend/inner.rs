@@ -61,7 +61,7 @@ pub(crate) struct Parts {
 
 impl Inner {
     pub(crate) fn new(parts: Parts) -> Self {
-        let places = Places::new(parts.settings.ports);
+        let places = Places::new(parts.settings.ports, parts.state.machine().id());
         Self {
             settings: parts.settings,
             facts: parts.facts,

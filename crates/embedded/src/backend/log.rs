@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(crate) struct Log {
 
 /// How often a follower looks for more.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Room beyond the end of a log that is nobody's doing.
+const ROOM_AHEAD: u64 = 1 << 20;
 /// How much is read at once.
 const PIECE: usize = 16 * 1024;
 
@@ -58,12 +60,13 @@ impl Log {
     /// Cuts the log when it is too long. What is written meanwhile may be lost.
     pub(crate) fn cut(&self) -> io::Result<()> {
         let path = self.path("log");
-        let length = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
+        let (length, taken) = match fs::metadata(&path) {
+            Ok(metadata) => (metadata.len(), metadata.blocks().saturating_mul(512)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        if length <= self.limit {
+        // Room can be taken beyond the end, too; file systems take some themselves for what may come.
+        if length <= self.limit && taken <= self.limit.saturating_mul(2).saturating_add(ROOM_AHEAD) {
             return Ok(());
         }
         let mut kept = Vec::new();
@@ -245,6 +248,18 @@ mod tests {
         log.cut().unwrap();
         file.write_all(b"four\n").unwrap();
         assert_eq!(next(&mut stream).await.as_deref(), Some("four\n"));
+    }
+
+    #[test]
+    fn room_beyond_the_end_counts() {
+        let (directory, log) = mk_log(1 << 20);
+        let mut file = log.begin().unwrap();
+        file.write_all(b"said\n").unwrap();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, 8 << 20).unwrap();
+        log.cut().unwrap();
+        let blocks = fs::metadata(directory.path().join("log")).unwrap().blocks();
+        assert!(blocks * 512 <= 1 << 20, "{blocks} blocks");
+        assert_eq!(fs::read(directory.path().join("log.1")).unwrap(), b"said\n");
     }
 
     #[test]

@@ -94,6 +94,9 @@ impl EmbeddedBackend {
         directories::make(&settings)?;
         let boot_id = process::boot_id()
             .map_err(|source| StartError::Kernel { what: "which start of the machine this is", source })?;
+        for path in crate::facts::open_to_others(&settings) {
+            tracing::warn!(path = %path.display(), "other users of this machine can enter where sandboxes write; see `stockade doctor`");
+        }
         let trash = Trash::start(state.trash())?;
         let cgroups = Cgroups::open(&facts.cgroups, state.machine().name())?;
         let network = Network::start(NetworkOptions {

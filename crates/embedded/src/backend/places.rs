@@ -25,6 +25,8 @@ pub(crate) struct Places {
     range: PortRange,
     ports: BTreeSet<u16>,
     next_port: u16,
+    /// Where the search for a slot begins.
+    first_slot: u32,
     slots: BTreeSet<u32>,
     /// Slots whose users belong to somebody else on this machine.
     foreign: BTreeSet<u32>,
@@ -38,19 +40,24 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    pub(crate) fn new(range: PortRange) -> Self {
+    /// `machine` is the state directory's id. Two on one machine begin their search for users at different places, so
+    /// that their sandboxes hardly ever have the same ones.
+    pub(crate) fn new(range: PortRange, machine: &str) -> Self {
         let mut foreign = BTreeSet::new();
         for path in ["/etc/subuid", "/etc/subgid"] {
             // Absent on many machines: then nobody was given any.
             let text = fs::read_to_string(path).unwrap_or_default();
             foreign.extend(subordinate(&text).flat_map(|ids| overlapping(&ids)));
         }
-        Self { range, ports: BTreeSet::new(), next_port: range.first(), slots: BTreeSet::new(), foreign }
+        let first_slot = first_slot(machine);
+        let (ports, slots) = (BTreeSet::new(), BTreeSet::new());
+        Self { range, ports, next_port: range.first(), first_slot, slots, foreign }
     }
 
     /// A place for a new sandbox; `None` when there is none left.
     pub(crate) fn take(&mut self) -> Option<Place> {
-        let slot = (0..SLOTS).find(|slot| !self.slots.contains(slot) && !self.foreign.contains(slot))?;
+        let mut slots = (0..SLOTS).map(|step| (self.first_slot + step) % SLOTS);
+        let slot = slots.find(|slot| !self.slots.contains(slot) && !self.foreign.contains(slot))?;
         let port = self.free_port()?;
         self.ports.insert(port);
         self.slots.insert(slot);
@@ -96,6 +103,14 @@ impl Places {
     }
 }
 
+/// A number that stands for the id (FNV-1a), among those there are.
+fn first_slot(machine: &str) -> u32 {
+    let hash = machine
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash % SLOTS
+}
+
 /// The ranges of `/etc/subuid`: `name:first:count` a line.
 fn subordinate(text: &str) -> impl Iterator<Item = Range<u64>> + '_ {
     text.lines().filter_map(|line| {
@@ -121,8 +136,9 @@ mod tests {
     use super::*;
 
     fn mk_places(first: u16, last: u16) -> Places {
-        let mut places = Places::new(PortRange::new(first, last).unwrap());
+        let mut places = Places::new(PortRange::new(first, last).unwrap(), "");
         places.foreign.clear();
+        places.first_slot = 0;
         places
     }
 
@@ -136,6 +152,21 @@ mod tests {
         assert_eq!(places.take(), None);
         places.give_back(first);
         assert_eq!(places.take(), Some(first));
+    }
+
+    #[test]
+    fn two_state_directories_begin_at_different_users() {
+        let of = |machine: &str| {
+            let mut places = Places::new(PortRange::DEFAULT, machine);
+            places.foreign.clear();
+            places.take().unwrap().slot
+        };
+        let one = "0c1d2e3f-0000-4000-8000-000000000001";
+        assert_eq!(of(one), of(one));
+        assert_ne!(of(one), of("0c1d2e3f-0000-4000-8000-000000000002"));
+        let mut last = mk_places(100, 110);
+        last.first_slot = SLOTS - 1;
+        assert_eq!([last.take().unwrap().slot, last.take().unwrap().slot], [SLOTS - 1, 0]);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(crate) fn mark(inner: &Inner, entry: &Entry, turn: &Turn) -> Result<(), Back
     if entry.phase() == Phase::Deleting {
         return Ok(());
     }
-    inner.write(entry, turn, |record| record.life.phase = Phase::Deleting)
+    entry.write_deleting(turn, &inner.state, &inner.settings.node_host)
 }
 
 /// Takes it away, whoever waits for it.

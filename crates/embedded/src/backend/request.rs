@@ -89,6 +89,7 @@ impl Asked {
             name_server: None,
             known_host: Some(settings.node_host.clone()),
             agent_port: settings.container_port,
+            processes: Some(self.limits.pids),
             grace: settings.delete_grace,
         }
     }

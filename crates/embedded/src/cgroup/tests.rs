@@ -171,6 +171,42 @@ fn memory_beyond_the_limit_is_a_counted_end() {
     assert!(group.usage().memory.is_some_and(|Bytes(used)| used < 64 << 20));
 }
 
+/// Fills sockets that nobody reads, and says how many megabytes they took.
+const FILL_SOCKETS: &str = "python3 -c '
+import socket
+listener, full, kept = socket.create_server((\"127.0.0.1\", 0)), 0, []
+while full < 200 << 20 and len(kept) < 600:
+    one = socket.create_connection(listener.getsockname())
+    other, _ = listener.accept()
+    one.setblocking(False)
+    kept += [one, other]
+    try:
+        while True: full += one.send(b\"x\" * 65536)
+    except BlockingIOError: pass
+print(full >> 20, flush=True)'; exec sleep 1000";
+
+#[test]
+fn what_waits_in_connections_is_limited() {
+    let layout = CgroupLayout::find();
+    if !matches!(layout, CgroupLayout::V1 { .. }) || !layout.has(Controller::Memory) {
+        return;
+    }
+    let world = World::on(&layout);
+    let filled = |id: &str, memory: Option<Bytes>| {
+        let group = world.groups.create(id, &Limits { memory, ..Limits::default() }).unwrap();
+        let mut child = run_in(&group.command_fds().unwrap(), FILL_SOCKETS);
+        assert!(speaks_within(&child, 60_000));
+        let mut said = [0_u8; 16];
+        let length = rustix::io::read(child.stdout.as_ref().unwrap(), &mut said).unwrap();
+        group.kill().unwrap();
+        child.wait().unwrap();
+        std::str::from_utf8(&said[..length]).unwrap().trim().parse::<u64>().unwrap()
+    };
+    let (limited, free) = (filled("limited", Some(Bytes(128 << 20))), filled("free", None));
+    // Memory that a buffer takes is somewhat more than what is in it, and each socket may have a little in any case.
+    assert!(limited < 64 && limited * 2 < free, "{limited} MB with a limit, {free} MB without");
+}
+
 #[test]
 fn processes_beyond_the_limit_do_not_begin() {
     let layout = CgroupLayout::find();

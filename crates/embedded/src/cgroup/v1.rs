@@ -200,6 +200,7 @@ fn set_quota(group: &Path, limits: &Limits) -> Result<(), CgroupError> {
 /// Memory and swap together are limited to what memory alone is. The one may never be below the other, so
 /// which goes first depends on whether the limit rises or falls.
 fn set_memory(group: &Path, limit: Option<Bytes>) -> Result<(), CgroupError> {
+    set_tcp_memory(group, limit)?;
     let value = limit.map_or_else(|| "-1".to_owned(), |Bytes(bytes)| bytes.to_string());
     match file::write(group, "memory.limit_in_bytes", &value) {
         Err(error) if error.is_invalid() => {
@@ -209,4 +210,20 @@ fn set_memory(group: &Path, limit: Option<Bytes>) -> Result<(), CgroupError> {
         Err(error) => Err(error),
         Ok(()) => file::write_if_there(group, "memory.memsw.limit_in_bytes", &value),
     }
+}
+
+/// Buffers of TCP sockets are not part of the memory in version 1, but can be limited beside it. Those of UDP cannot.
+fn set_tcp_memory(group: &Path, limit: Option<Bytes>) -> Result<(), CgroupError> {
+    let value = limit.map_or_else(|| "-1".to_owned(), |Bytes(bytes)| tcp_memory(bytes).to_string());
+    match file::write_if_there(group, "memory.kmem.tcp.limit_in_bytes", &value) {
+        // More is in use: what follows goes on without it, and new buffers are refused at the old limit.
+        Err(error) if error.is_invalid() => Ok(()),
+        other => other,
+    }
+}
+
+/// An eighth of the memory, and at least enough for a few connections at full speed.
+pub(super) fn tcp_memory(memory: u64) -> u64 {
+    const LEAST: u64 = 16 << 20;
+    (memory / 8).max(LEAST)
 }

@@ -7,7 +7,9 @@
 pub const COVERED: &[&std::ffi::CStr] = &[
     c"/proc/acpi",
     c"/proc/asound",
-    // The machine's configuration and its memory.
+    // The machine's configuration and its memory. What it was started with may hold names, addresses, keys.
+    c"/proc/bootconfig",
+    c"/proc/cmdline",
     c"/proc/config.gz",
     c"/proc/iomem",
     c"/proc/ioports",

@@ -35,7 +35,7 @@ impl Finding {
         Self { subject, level: Level::Good, text: text.into(), remedy: None }
     }
 
-    fn less(subject: &'static str, text: impl Into<String>, remedy: &'static str) -> Self {
+    pub(super) fn less(subject: &'static str, text: impl Into<String>, remedy: &'static str) -> Self {
         Self { subject, level: Level::Less, text: text.into(), remedy: Some(remedy) }
     }
 
@@ -171,6 +171,16 @@ fn cgroup_finding(layout: &CgroupLayout) -> Finding {
     let wanted = [Controller::Cpu, Controller::Memory, Controller::Pids, Controller::Freezer];
     let (there, absent): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|c| layout.has(*c));
     let names = |list: &[Controller]| list.iter().map(|c| c.name()).collect::<Vec<_>>().join(", ");
+    if absent.is_empty() && version == 1 {
+        return Finding::less(
+            "limits",
+            format!(
+                "control groups version 1 at {place}: {}; what waits in UDP sockets counts for no limit there",
+                names(&there)
+            ),
+            "boot with version 2 (systemd.unified_cgroup_hierarchy=1 on the kernel's command line)",
+        );
+    }
     if absent.is_empty() {
         return Finding::good(
             "limits",
@@ -193,6 +203,18 @@ mod tests {
         let findings = facts.findings();
         assert!(findings.iter().all(|finding| finding.level != Level::Good && finding.remedy.is_some()));
         assert!(findings.iter().any(|finding| finding.text.contains("Operation not permitted")));
+    }
+
+    #[test]
+    fn version_1_of_control_groups_is_less() {
+        let hierarchies =
+            vec![crate::cgroup::Hierarchy { base: "/groups".into(), controllers: Controller::ALL.to_vec() }];
+        let finding = cgroup_finding(&CgroupLayout::V1 { hierarchies });
+        assert_eq!(finding.level, Level::Less);
+        assert!(finding.text.contains("UDP") && finding.remedy.is_some_and(|fix| fix.contains("version 2")));
+        let controllers = vec![Controller::Cpu, Controller::Memory, Controller::Pids];
+        let finding = cgroup_finding(&CgroupLayout::V2 { base: "/groups".into(), controllers });
+        assert_eq!(finding.level, Level::Good);
     }
 
     #[test]

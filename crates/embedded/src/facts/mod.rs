@@ -3,6 +3,7 @@
 //! A version number says little: distributions add and take away, containers forbid. So a child process
 //! tries, in namespaces that end with it, and says how far it got.
 
+mod arrangement;
 mod findings;
 mod idmap;
 mod net;
@@ -10,6 +11,8 @@ mod trial;
 
 use serde::{Deserialize, Serialize};
 
+pub use arrangement::findings_about;
+pub(crate) use arrangement::open_to_others;
 pub use findings::{Finding, Level};
 pub use idmap::idmapping_works_at;
 
@@ -22,7 +25,7 @@ pub struct MachineFacts {
     /// Every sandbox can have users of its own and a network of the machine's: we are root, and not in a
     /// container that took that away. Otherwise a sandbox's one user is ours.
     pub privileged: bool,
-    /// The kernel's release, for messages only.
+    /// The kernel's release.
     pub kernel: String,
     /// All namespaces of a sandbox can be made; else why not, as an error number of the kernel.
     pub namespaces: Result<(), i32>,
@@ -106,6 +109,14 @@ impl MachineFacts {
     #[must_use]
     pub fn can_isolate(&self) -> bool {
         self.namespaces.is_ok() && self.fresh_proc && self.mounts && self.seccomp
+    }
+
+    /// Whether the kernel counts processes of a user apart in each user namespace, as Linux does since 5.14.
+    #[must_use]
+    pub fn counts_processes_apart(&self) -> bool {
+        let mut numbers =
+            self.kernel.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5_u32, 14_u32)
     }
 
     /// Whether sandboxes can have a way to the outside.

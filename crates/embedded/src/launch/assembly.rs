@@ -23,6 +23,8 @@ pub(super) struct Assembly<'a> {
     map: UserMap,
     proc: Option<OwnedFd>,
     users: Option<OwnedFd>,
+    /// The user namespace in which the machine's system is shown.
+    system: Option<OwnedFd>,
     /// User namespaces for directories of these owners.
     owners: Vec<((u32, u32), OwnedFd)>,
     writable: Option<OwnedFd>,
@@ -54,6 +56,7 @@ impl<'a> Assembly<'a> {
             map: UserMap::Single,
             proc: None,
             users: None,
+            system: None,
             owners: Vec::new(),
             writable: None,
             small: None,
@@ -68,10 +71,30 @@ impl<'a> Assembly<'a> {
     }
 
     pub(super) fn make_users(&mut self, map: UserMap) -> Result<(), Problem> {
-        let lines = users::sandbox_map(map);
-        self.users = Some(users::make(have(self.proc.as_ref())?.as_fd(), &lines, &lines)?);
         self.map = map;
+        let lines = users::sandbox_map(map);
+        self.users = Some(self.user_namespace(&lines, &lines)?);
         Ok(())
+    }
+
+    fn user_namespace(&self, users: &[Extent], groups: &[Extent]) -> Result<OwnedFd, Problem> {
+        let creator = match self.map {
+            UserMap::Range { first } => Some(first),
+            UserMap::Single => None,
+        };
+        users::make(have(self.proc.as_ref())?.as_fd(), creator, users, groups)
+    }
+
+    /// The users as whom the owners of the machine's files are shown.
+    fn system_users(&mut self) -> Result<&OwnedFd, Problem> {
+        if self.system.is_none() {
+            let map = match self.map {
+                UserMap::Range { first } => users::system_map(first),
+                UserMap::Single => users::sandbox_map(self.map),
+            };
+            self.system = Some(self.user_namespace(&map, &map)?);
+        }
+        have(self.system.as_ref())
     }
 
     pub(super) fn users(&self) -> Result<&OwnedFd, Problem> {
@@ -168,7 +191,7 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
-    fn lower(&self, layer: &Layer, mapped: bool) -> Result<OwnedFd, Problem> {
+    fn lower(&mut self, layer: &Layer, mapped: bool) -> Result<OwnedFd, Problem> {
         let path = match layer {
             Layer::Own => return Ok(paths::open_below(have(self.small.as_ref())?.as_fd(), Path::new(OWN))?),
             Layer::Prepared(name) => self.prepared.stage.path(name),
@@ -179,7 +202,7 @@ impl<'a> Assembly<'a> {
             return Ok(opened);
         }
         let copied = mounts::copy(opened.as_fd(), false).at(&path)?;
-        let users = self.users()?;
+        let users = if matches!(layer, Layer::Machine(_)) { self.system_users()? } else { self.users()? };
         sys::set_mount(copied.as_fd(), sys::READ_ONLY, Some(users.as_fd()))
             .at(&path)
             .map_err(|problem| problem.hint(NO_MAPPING))?;
@@ -198,7 +221,8 @@ impl<'a> Assembly<'a> {
         let places = ["pts", "shm"].map(|name| paths::make_owned(devices.as_fd(), name, None));
         let set = sys::READ_ONLY | sys::NO_SETUID | sys::NO_EXECUTION;
         sys::set_mount(devices.as_fd(), set, None).at("/dev")?;
-        let terminals = [("ptmxmode", Some("0666")), ("mode", Some("0620")), ("max", Some("1024"))];
+        let most = super::TERMINALS.to_string();
+        let terminals = [("ptmxmode", Some("0666")), ("mode", Some("0620")), ("max", Some(most.as_str()))];
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let terminals = mounts::make("devpts", &terminals, flags).at("pts")?;
         let shared = [("mode", Some("1777")), ("size", Some("64m"))];
@@ -299,7 +323,7 @@ impl<'a> Assembly<'a> {
             at
         } else {
             let [users, groups]: [Vec<Extent>; 2] = [user, group].map(|id| users::owner_map(first, id));
-            let made = users::make(have(self.proc.as_ref())?.as_fd(), &users, &groups)?;
+            let made = self.user_namespace(&users, &groups)?;
             self.owners.push(((user, group), made));
             self.owners.len() - 1
         };

@@ -98,6 +98,7 @@ impl Child<'_> {
             SetupStep::EnterRoot => self.assembly.enter_root(),
             SetupStep::LimitProcesses => self.limit(),
             SetupStep::BecomeUser(map) => Ok(users::become_user(self.assembly.users()?, *map)?),
+            SetupStep::LimitUser(most) => Ok(rlimits::limit_processes(*most)?),
             SetupStep::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
             SetupStep::DropCapabilities => Ok(capabilities::drop_all()?),
             SetupStep::Landlock(abi) => Ok(landlock::restrict(*abi)?),
@@ -114,11 +115,7 @@ impl Child<'_> {
     }
 
     fn limit(&self) -> Result<(), Problem> {
-        // Whoever started the server may have it spared when memory is short; a sandbox is not. Asking for less
-        // than was inherited needs a right we may not have, and then it is low enough already.
-        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
-        let score = rustix::fs::open("/proc/self/oom_score_adj", flags, rustix::fs::Mode::empty());
-        let _ = score.and_then(|file| rustix::io::write(&file, b"100"));
+        set_oom_score();
         rustix::process::setsid()
             .or_else(|error| if error == Errno::PERM { Ok(rustix::process::getpid()) } else { Err(error) })?;
         Ok(self.prepared.limits.apply()?)
@@ -171,6 +168,24 @@ impl Child<'_> {
             }
         }
     }
+}
+
+/// Whoever started the server may have it spared when memory is short; a sandbox is not, and its commands, which set a
+/// score for themselves, even less.
+///
+/// A process may raise its score, and lower it again to what somebody with the right to set any last gave it. We may
+/// have no such right. Then commands can go down to what was inherited, and the agent may not be above that: it would
+/// be the first to end.
+fn set_oom_score() {
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+    let set = |score: &[u8]| {
+        rustix::fs::open("/proc/self/oom_score_adj", flags, rustix::fs::Mode::empty())
+            .and_then(|file| rustix::io::write(&file, score))
+    };
+    // Refused without the right, unless it was inherited, and then the next brings it back.
+    let any = set(b"-1000").is_ok();
+    // What is inherited and higher cannot be lowered: it is what commands have at least, too.
+    let _ = set(if any { b"100" } else { b"0" });
 }
 
 /// Keeps a descriptor open in the agent.

@@ -37,3 +37,7 @@ pub use wire::Exit;
 
 /// How long the set-up of a sandbox may take; it takes milliseconds unless a directory does not answer.
 const LAUNCH_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Terminals of one sandbox at most: the agent's sessions (128) and its terminals over WebSockets (32), and some for
+/// programs. All sandboxes together share `kernel.pty.max`.
+pub(crate) const TERMINALS: u32 = 192;

@@ -56,6 +56,9 @@ pub fn plan(
     steps.extend([SetupStep::Devices, SetupStep::MountSys, SetupStep::MountProc]);
     steps.extend(spec.binds.iter().cloned().map(SetupStep::Bind));
     steps.extend([SetupStep::EnterRoot, SetupStep::LimitProcesses, SetupStep::BecomeUser(spec.users)]);
+    if let Some(most) = spec.processes.filter(|_| !facts.privileged && facts.counts_processes_apart()) {
+        steps.push(SetupStep::LimitUser(most));
+    }
     steps.extend([SetupStep::NoNewPrivileges, SetupStep::DropCapabilities]);
     if landlock::is_useful(facts.landlock_abi) {
         steps.push(SetupStep::Landlock(facts.landlock_abi));

@@ -35,7 +35,7 @@ pub(super) fn all(
     let own = Path::new("/proc/self/exe");
     let program = sealed_copy(agent.unwrap_or(own)).map_err(|problem| problem.of(&"copy the agent"))?;
     let nothing = child::nothing().map_err(|problem| problem.of(&"open standard input"))?;
-    Ok(Prepared { stage, program, filter: seccomp::program(), limits: rlimits::limits(facts, None), nothing })
+    Ok(Prepared { stage, program, filter: seccomp::program(), limits: rlimits::limits(), nothing })
 }
 
 /// What is mounted outside later still appears here, as sources of sandboxes to come; not the other way round.

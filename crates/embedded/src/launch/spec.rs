@@ -30,6 +30,9 @@ pub struct LaunchSpec {
     pub known_host: Option<String>,
     /// The port the agent listens on, on all addresses of the sandbox.
     pub agent_port: u16,
+    /// Processes and threads, where control groups may not limit them.
+    #[serde(default)]
+    pub processes: Option<u32>,
     /// Time between a request to end and the end.
     pub grace: Duration,
 }

@@ -44,6 +44,8 @@ pub enum SetupStep {
     LimitProcesses,
     /// Become the sandbox's own user.
     BecomeUser(UserMap),
+    /// Limit how many processes there are of that user, its own user namespace's alone.
+    LimitUser(u32),
     /// Give up what setuid programs would bring.
     NoNewPrivileges,
     /// Give up all capabilities.
@@ -117,6 +119,7 @@ impl fmt::Display for SetupStep {
             Self::Bind(bind) => write!(f, "{bind}"),
             Self::EnterRoot => f.write_str("make it the root and detach the machine's"),
             Self::LimitProcesses => f.write_str("limit what single processes may use"),
+            Self::LimitUser(most) => write!(f, "limit its processes and threads to {most}"),
             Self::BecomeUser(_) => write!(f, "become user {}", UserMap::USER),
             Self::NoNewPrivileges => f.write_str("refuse new privileges"),
             Self::DropCapabilities => f.write_str("drop all capabilities"),

@@ -48,8 +48,36 @@ pub(crate) fn owner_map(first: u32, owner: u32) -> Vec<Extent> {
     map
 }
 
+/// The map under which the machine's system is shown: as [`sandbox_map`], but for the machine's own user of the number
+/// that the sandbox's user has. Files that only it may read are not the sandbox's: it changes places with a
+/// number that nobody is given, whose files, should there be any, nobody inside can open.
+pub(crate) fn system_map(first: u32) -> Vec<Extent> {
+    const _: () = assert!(UserMap::USER < NOBODY_ELSE && NOBODY_ELSE + 1 < UserMap::COUNT);
+    let same = |start: u32, end: u32| Extent { inside: start, outside: first + start, count: end - start };
+    vec![
+        same(0, UserMap::USER),
+        Extent { inside: UserMap::USER, outside: first + NOBODY_ELSE, count: 1 },
+        same(UserMap::USER + 1, NOBODY_ELSE),
+        same(NOBODY_ELSE + 1, UserMap::COUNT),
+    ]
+}
+
+/// Between the ranges that Debian gives to users (to 59,999) and systemd to its own (61,184 and on).
+const NOBODY_ELSE: u32 = 60_999;
+
 /// Makes a user namespace with these maps. `proc` is a `/proc` of this process's own process namespace.
-pub(crate) fn make(proc: BorrowedFd<'_>, users: &[Extent], groups: &[Extent]) -> Result<OwnedFd, Problem> {
+///
+/// With a `creator`, an id outside, what the kernel counts by user in the namespace (inotify instances, message
+/// queues, signals) counts for that one. Otherwise all sandboxes and the machine's root would share one account,
+/// and one sandbox could use it up.
+pub(crate) fn make(
+    proc: BorrowedFd<'_>,
+    creator: Option<u32>,
+    users: &[Extent],
+    groups: &[Extent],
+) -> Result<OwnedFd, Problem> {
+    // As long as this lives we are the namespace's owner, who may look at it without a right to look at any process.
+    let _owner = creator.map(Effective::become_user).transpose()?;
     let holder = Holder::start()?;
     let write = |name: &str, map: &[Extent]| {
         let text: String =
@@ -65,6 +93,55 @@ pub(crate) fn make(proc: BorrowedFd<'_>, users: &[Extent], groups: &[Extent]) ->
     let path = format!("{}/ns/user", holder.pid);
     rustix::fs::openat(proc, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .at(format!("/proc/{path}"))
+}
+
+/// While this lives, the effective user is another; all rights stay.
+struct Effective {
+    secure_bits: libc::c_int,
+    dumpable: libc::c_int,
+}
+
+/// `SECBIT_NO_SETUID_FIXUP` of the kernel: changing users takes no capabilities. Making a user namespace needs some
+/// where ordinary users may make none.
+const RIGHTS_STAY: libc::c_int = 1 << 2;
+
+impl Effective {
+    #[allow(unsafe_code)]
+    fn become_user(user: u32) -> Result<Self, Errno> {
+        // SAFETY: numbers only.
+        let secure_bits = check(unsafe { libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0) }.into())?;
+        // SAFETY: numbers only.
+        let dumpable = check(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }.into())?;
+        set(libc::PR_SET_SECUREBITS, secure_bits | RIGHTS_STAY)?;
+        let changed = Self { secure_bits, dumpable };
+        set_effective_user(user)?;
+        // Changing users makes a process one that only who may look at any can look at.
+        set(libc::PR_SET_DUMPABLE, dumpable)?;
+        Ok(changed)
+    }
+}
+
+impl Drop for Effective {
+    fn drop(&mut self) {
+        // Root may become root. Should the kernel not think so, the next step fails for want of rights.
+        let _ = set_effective_user(0)
+            .and_then(|()| set(libc::PR_SET_SECUREBITS, self.secure_bits))
+            .and_then(|()| set(libc::PR_SET_DUMPABLE, self.dumpable));
+    }
+}
+
+/// Sets an attribute of this process.
+#[allow(unsafe_code)]
+fn set(option: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: numbers only.
+    check(unsafe { libc::prctl(option, libc::c_long::from(value), 0, 0, 0) }.into()).map(drop)
+}
+
+#[allow(unsafe_code)]
+fn set_effective_user(user: u32) -> Result<(), Errno> {
+    const SAME: libc::c_long = -1;
+    // SAFETY: numbers only. The raw call changes this thread alone, and the process has no other.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, SAME, libc::c_long::from(user), SAME) }).map(drop)
 }
 
 /// A process that exists to hold a user namespace until it has a descriptor.
@@ -167,5 +244,22 @@ mod tests {
         assert_eq!(outside(&map, 33), Some(500_033));
         assert_eq!(outside(&map, 1000), Some(500_000));
         assert_eq!(outside(&map, 65_536), None);
+    }
+
+    #[test]
+    fn the_machines_own_user_of_that_number_is_another() {
+        let first = 500_000;
+        let map = system_map(first);
+        let mut seen = std::collections::BTreeSet::new();
+        for id in 0..UserMap::COUNT {
+            match outside(&map, id) {
+                Some(outside) if id == UserMap::USER => assert_eq!(outside, first + NOBODY_ELSE),
+                Some(outside) => assert_eq!(outside, first + id),
+                None => assert_eq!(id, NOBODY_ELSE),
+            }
+            seen.extend(outside(&map, id));
+        }
+        assert!(!seen.contains(&(first + UserMap::USER)), "nothing is the sandbox user's");
+        assert_eq!(seen.len(), UserMap::COUNT as usize - 1);
     }
 }

@@ -38,9 +38,15 @@ impl Lock {
             }
             Err(error) => return Err(failed(error.into())),
         }
-        file.set_len(0).map_err(failed)?;
-        file.rewind().map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        // For people only, and over what is there: a full disk is no reason not to start.
+        let holder = format!("{}\n", std::process::id());
+        let written = file
+            .rewind()
+            .and_then(|()| file.write_all(holder.as_bytes()))
+            .and_then(|()| file.set_len(holder.len() as u64));
+        if let Err(error) = written {
+            tracing::warn!(path = %path.display(), %error, "who has the state directory cannot be written down");
+        }
         Ok(Self(file))
     }
 }

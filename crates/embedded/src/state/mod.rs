@@ -5,6 +5,7 @@
 //!   lock               held by the one server there is
 //!   machine.json       who we are: the id that reconciliation names
 //!   sandboxes/ID/      record.json, log, log.1, log.previous, files/
+//!                      record.deleting in place of record.json: it is on its way out
 //!   trash/             what is being removed
 //!   stage/             empty; the launcher mounts there what it alone sees
 //!   unreadable/        records nobody could read, kept for a person to look at
@@ -33,7 +34,7 @@ use stockade_core::SandboxId;
 pub use error::StateError;
 pub(crate) use lock::Lock;
 pub(crate) use machine::Machine;
-use record::Record;
+use record::{Phase, Record};
 
 /// The state directory, opened by the one server that may change it.
 #[derive(Debug)]
@@ -123,13 +124,30 @@ impl StateDir {
         file::replace(&directory.join(RECORD), &record.to_json()?)
     }
 
+    /// Notes that a sandbox is on its way out: its record gets another name, which also works on a full disk.
+    pub(crate) fn mark_deleting(&self, id: &SandboxId) -> Result<(), StateError> {
+        let directory = self.sandbox(id);
+        let (from, to) = (directory.join(RECORD), directory.join(DELETING));
+        match fs::rename(&from, &to) {
+            // Marked before; or never written, and then there is nothing to be taken for a sandbox.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::Io { doing: "mark as being removed", path: from, source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Reads one record; `None` when there is none.
     pub(crate) fn read_one(&self, id: &SandboxId) -> Result<Option<Record>, StateError> {
         let path = self.sandbox(id).join(RECORD);
-        match file::read(&path)? {
-            Some(bytes) => Record::from_json(id, &path, &bytes).map(Some),
-            None => Ok(None),
+        if let Some(bytes) = file::read(&path)? {
+            return Record::from_json(id, &path, &bytes).map(Some);
         }
+        let path = self.sandbox(id).join(DELETING);
+        let Some(bytes) = file::read(&path)? else { return Ok(None) };
+        let mut record = Record::from_json(id, &path, &bytes)?;
+        record.life.phase = Phase::Deleting;
+        Ok(Some(record))
     }
 
     /// Everything there is.
@@ -190,6 +208,8 @@ pub(crate) fn files_in(root: &Path, id: &SandboxId) -> PathBuf {
 }
 
 const RECORD: &str = "record.json";
+/// The record's name from the moment its sandbox is to go.
+const DELETING: &str = "record.deleting";
 
 /// The directory must be ours alone: who can write it decides what is mounted.
 fn check_private(root: &Path) -> Result<(), StateError> {

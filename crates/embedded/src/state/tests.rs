@@ -31,6 +31,7 @@ pub(crate) fn mk_record(id: &str) -> Record {
             name_server: None,
             known_host: None,
             agent_port: 8080,
+            processes: None,
             grace: Duration::from_secs(5),
         },
         limits: StoredLimits { millicores: 1000, memory: 1 << 30, storage: 1 << 30, pids: 512 },
@@ -123,6 +124,63 @@ fn the_record_of_another_sandbox_is_no_record() {
     assert!(state.read().unwrap().is_empty());
 }
 
+/// A file system with room for nothing more, in a mount namespace of the test's own.
+#[allow(unsafe_code)]
+fn on_a_full_disk(test: impl FnOnce(&Path) + Send) {
+    if !crate::facts::MachineFacts::probe().privileged {
+        return;
+    }
+    std::thread::scope(|scope| {
+        let alone = || {
+            // SAFETY: only this thread leaves the mounts it shares, and it ends here.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) }, 0);
+            let private =
+                rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("none", directory.path(), "tmpfs", flags, Some(c"size=1m,mode=0700"))
+                .unwrap();
+            test(directory.path());
+            rustix::mount::unmount(directory.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        };
+        scope.spawn(alone).join().unwrap();
+    });
+}
+
+#[test]
+fn a_full_disk_keeps_nobody_from_deleting_or_starting() {
+    on_a_full_disk(|root| {
+        let state = StateDir::open(root).unwrap();
+        let record = mk_record("s1");
+        state.write(&record).unwrap();
+        let mut filler = fs::File::create(root.join("filler")).unwrap();
+        let full = (0..).find_map(|_| io::Write::write_all(&mut filler, &[1; 4096]).err()).unwrap();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        assert!(state.write(&mk_record("s2")).is_err(), "the disk is full");
+        state.mark_deleting(&record.id).unwrap();
+        drop(state);
+        let state = StateDir::open(root).unwrap();
+        let stored = state.read().unwrap();
+        let is_deleting =
+            |stored: &Stored| matches!(stored, Stored::Sandbox(read) if read.life.phase == Phase::Deleting);
+        assert!(stored.iter().any(is_deleting), "{stored:?}");
+        state.discard(&record.id).unwrap();
+        trash::empty(&state.trash()).unwrap();
+    });
+}
+
+#[test]
+fn what_is_on_its_way_out_stays_so() {
+    let (_directory, state) = mk_state();
+    let record = mk_record("s1");
+    state.write(&record).unwrap();
+    state.mark_deleting(&record.id).unwrap();
+    state.mark_deleting(&record.id).unwrap();
+    assert_eq!(state.read_one(&record.id).unwrap().unwrap().life.phase, Phase::Deleting);
+    state.mark_deleting(&mk_record("s2").id).unwrap();
+}
+
 #[test]
 fn a_directory_without_record_is_half_a_sandbox() {
     let (_directory, state) = mk_state();
@@ -154,7 +212,7 @@ fn trash_goes_whatever_is_in_it_and_nothing_outside() {
 }
 
 /// A chain of directories that is deeper than any path may be long.
-fn mk_deep(at: &Path, levels: usize) {
+pub(crate) fn mk_deep(at: &Path, levels: usize) -> std::os::fd::OwnedFd {
     use rustix::fs::{Mode, OFlags, mkdirat, openat};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut inner = rustix::fs::open(at, flags, Mode::empty()).unwrap();
@@ -162,6 +220,7 @@ fn mk_deep(at: &Path, levels: usize) {
         mkdirat(&inner, "deep", Mode::RWXU).unwrap();
         inner = openat(&inner, "deep", flags, Mode::empty()).unwrap();
     }
+    inner
 }
 
 #[test]

@@ -24,6 +24,14 @@ pub(crate) const TESTS: &[Test] = &[
     ("no_descriptor_but_the_standard_ones_is_inherited", no_descriptor_but_the_standard_ones_is_inherited),
     ("names_are_the_sandbox_s_own", names_are_the_sandbox_s_own),
     ("nothing_setuid_has_any_effect", nothing_setuid_has_any_effect),
+    ("archives_and_repositories_are_made_and_unpacked", archives_and_repositories_are_made_and_unpacked),
+    ("the_machine_s_own_user_of_that_number_is_another", the_machine_s_own_user_of_that_number_is_another),
+    ("what_is_counted_by_user_is_counted_apart", what_is_counted_by_user_is_counted_apart),
+    ("an_ordinary_user_s_processes_are_limited", an_ordinary_user_s_processes_are_limited),
+    (
+        "no_command_outlives_the_agent_when_memory_is_short",
+        no_command_outlives_the_agent_when_memory_is_short,
+    ),
     ("nothing_can_be_mounted_or_unshared", nothing_can_be_mounted_or_unshared),
     ("the_network_is_the_one_that_was_given", the_network_is_the_one_that_was_given),
 ];
@@ -276,7 +284,12 @@ fn names_are_the_sandbox_s_own(world: &World) {
 
 fn nothing_setuid_has_any_effect(world: &World) {
     let sandbox = world.plain("setuid");
-    assert_eq!(sandbox.said("cp /usr/bin/id /tmp/id && chmod 6755 /tmp/id && /tmp/id -u"), "1000");
+    sandbox.refused("cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id");
+    sandbox.refused("mkdir /tmp/group && chmod g+s /tmp/group");
+    assert_eq!(
+        sandbox.said("chmod 755 /tmp/id && /tmp/id -u && stat -c %a /tmp/id /tmp/group"),
+        "1000\n755\n755"
+    );
     sandbox.refused("su -c id root </dev/null");
     for mount in sandbox.said("cut -d' ' -f5,6 /proc/self/mountinfo").lines() {
         assert!(mount.contains("nosuid"), "{mount}");
@@ -294,6 +307,93 @@ fn nothing_setuid_has_any_effect(world: &World) {
         let device = devices.iter().any(|place| mount.starts_with(place)) || mount.starts_with("/proc/");
         assert!(mount.contains("nodev") || device, "{mount}");
     }
+}
+
+fn archives_and_repositories_are_made_and_unpacked(world: &World) {
+    let sandbox = world.plain("unpacking");
+    sandbox.said("cd /tmp && install -m 755 /usr/bin/id mine && mkdir -m 1777 d && tar cf a.tar mine d && mkdir o && tar xpf a.tar -C o && o/mine -u");
+    if sandbox.run("git --version").code == 0 {
+        sandbox.said("cd /tmp && git init -q r && cd r && echo x > f && git add f && git -c user.name=a -c user.email=a@b commit -qm x && git clone -q . ../c && cat ../c/f");
+    }
+    sandbox.said("cd /tmp && python3 -c \"import shutil, tempfile, os; d = tempfile.mkdtemp(); shutil.copytree('o', d + '/o'); tempfile.TemporaryFile().write(b'x')\"");
+}
+
+/// A file of the system for the machine's user 1000 alone: not the sandbox's user, though that has the number too.
+fn the_machine_s_own_user_of_that_number_is_another(world: &World) {
+    if world.kind == Kind::Ordinary {
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("stockade-test-").tempdir_in("/usr/local").unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for (name, user, group, mode) in
+        [("user", 1000, 0, 0o600), ("group", 0, 1000, 0o640), ("both", 1000, 1000, 0o660)]
+    {
+        let path = directory.path().join(name);
+        fs::write(&path, "secret").unwrap();
+        std::os::unix::fs::chown(&path, Some(user), Some(group)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let sandbox = world.plain("thousand");
+    for name in ["user", "group", "both"] {
+        let path = directory.path().join(name);
+        assert!(sandbox.refused(&format!("cat {}", path.display())).contains("Permission denied"));
+        sandbox.refused(&format!("cp {} /tmp/x || chmod 644 {}", path.display(), path.display()));
+    }
+}
+
+/// One sandbox takes all the inotify instances it gets; the others, and the machine's root, still have theirs.
+fn what_is_counted_by_user_is_counted_apart(world: &World) {
+    if world.kind == Kind::Ordinary {
+        return;
+    }
+    let (greedy, other) = (world.plain("greedy"), world.plain("other"));
+    let take = "import ctypes, time, sys
+libc = ctypes.CDLL(None)
+count = 0
+while libc.inotify_init1(0) >= 0: count += 1
+print(count, flush=True)
+time.sleep(float(sys.argv[1]))";
+    greedy.said(&format!(
+        "(python3 -c '{take}' 60 > /tmp/count 2>&1 &) ; until [ -s /tmp/count ]; do sleep 0.05; done; cat /tmp/count"
+    ));
+    let left = |outcome: String| outcome.trim().parse::<u32>().unwrap();
+    assert_eq!(left(greedy.said(&format!("python3 -c '{take}' 0"))), 0, "the limit was not reached");
+    assert!(left(other.said(&format!("python3 -c '{take}' 0"))) > 8);
+    let ours = std::process::Command::new("python3").args(["-c", take, "0"]).output().unwrap();
+    assert!(left(String::from_utf8(ours.stdout).unwrap()) > 8, "the machine's root has none left");
+}
+
+/// As root it is control groups that limit them, and these tests make none.
+fn an_ordinary_user_s_processes_are_limited(world: &World) {
+    if world.kind == Kind::Root || !world.facts.counts_processes_apart() {
+        return;
+    }
+    let spec = LaunchSpec { processes: Some(64), ..world.spec("forking") };
+    let (sandbox, other) =
+        (world.launch(&spec), world.launch(&LaunchSpec { processes: Some(64), ..world.spec("other") }));
+    let bomb = "import os, time
+count = 0
+try:
+    while count < 200:
+        if os.fork() == 0: time.sleep(60); os._exit(0)
+        count += 1
+except OSError as error: print(error.errno)
+print(count, flush=True)";
+    sandbox
+        .said(&format!("(python3 -c '{bomb}' > /tmp/count 2>&1 &); until read x < /tmp/count; do :; done"));
+    let said = fs::read_to_string(format!("/proc/{}/root/tmp/count", sandbox.launched.pid)).unwrap();
+    let (errno, count) = said.trim().split_once('\n').expect("the limit was not reached");
+    assert_eq!(errno, libc::EAGAIN.to_string());
+    assert!((20..64).contains(&count.parse::<u32>().unwrap()), "{count}");
+    assert_eq!(other.said("(sleep 0 & wait) && echo fine"), "fine");
+}
+
+fn no_command_outlives_the_agent_when_memory_is_short(world: &World) {
+    let sandbox = world.plain("score");
+    let lowest = "for i in -1000 -900 -500 0 100; do echo $i > /proc/self/oom_score_adj && break; done 2>/dev/null; cat /proc/self/oom_score_adj";
+    let lowest: i32 = sandbox.said(lowest).parse().unwrap();
+    let agent = fs::read_to_string(format!("/proc/{}/oom_score_adj", sandbox.launched.pid)).unwrap();
+    assert!(agent.trim().parse::<i32>().unwrap() <= lowest.max(0), "{agent}, a command {lowest}");
 }
 
 fn nothing_can_be_mounted_or_unshared(world: &World) {

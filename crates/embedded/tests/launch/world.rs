@@ -103,6 +103,7 @@ impl World {
             name_server: None,
             known_host: None,
             agent_port: PORT,
+            processes: None,
             grace: Duration::from_secs(1),
         }
     }

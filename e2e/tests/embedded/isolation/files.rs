@@ -1,5 +1,6 @@
 //! The machine's files.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -28,6 +29,22 @@ impl Drop for Canaries {
     }
 }
 
+/// Files below the directory that would run as their owner or group, and how many of that name there are at all.
+fn runs_as_another(directory: &Path, name: &str, seen: &mut u32) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        *seen += u32::from(entry.file_name().to_string_lossy().starts_with(name));
+        if !metadata.is_symlink() && metadata.permissions().mode() & 0o6000 != 0 {
+            found.push(entry.path());
+        }
+        if metadata.is_dir() {
+            found.extend(runs_as_another(&entry.path(), name, seen));
+        }
+    }
+    found
+}
+
 #[test]
 fn the_machines_files_are_not_there_and_cannot_be_changed() {
     as_each_user(async |world| {
@@ -45,7 +62,11 @@ fn the_machines_files_are_not_there_and_cannot_be_changed() {
                 std::env::current_dir().unwrap().to_str().unwrap(),
             ]).collect::<Vec<_>>(),
         });
-        sandbox.withstands(include_str!("attacks/files.py"), &facts, 40).await;
+        sandbox.withstands(include_str!("attacks/files.py"), &facts, 140).await;
+        let mut seen = 0;
+        let risen = runs_as_another(&world.state, &planted, &mut seen);
+        assert!(risen.is_empty(), "programs that run as their owner outside: {risen:?}");
+        assert!(seen >= 3, "the attack's files are not where they were looked for");
         for directory in [
             "/usr/bin",
             "/usr/local/bin",
@@ -75,7 +96,9 @@ fn what_people_do_in_a_sandbox_works() {
     as_each_user(async |world| {
         let sandbox = world.sandbox("works").await;
         let script = "set -e; cd ~; echo x > a; mkdir d; mv a d/b; ln d/b c; cat c; python3 -c 'print(6*7)'; \
-                      mktemp >/dev/null; mkfifo p; test -w /tmp; id -un >/dev/null; echo done";
+                      mktemp >/dev/null; mkfifo p; test -w /tmp; id -un >/dev/null; install -m 755 d/b e; \
+                      mkdir -m 1777 t; tar cf x.tar d e t; mkdir y; tar xpf x.tar -C y; test -x y/e; \
+                      cp -r d z; chmod -R u+rwX,go-w z; rm -r z y; echo done";
         let output = sandbox.sh(script).await;
         assert_eq!((output.stdout.as_str(), output.code), ("x\n42\ndone\n", Some(0)), "{output:?}");
     });

@@ -1,8 +1,11 @@
 //! Limits that were asked for, measured from inside.
 
-use stockade_api::{CreateSandbox, QuantityPair, ResourceRequest};
+use std::time::Duration;
 
-use crate::world::as_root;
+use stockade_api::{CreateSandbox, QuantityPair, ResourceRequest};
+use stockade_e2e::wait;
+
+use crate::world::{World, as_each_user, as_root};
 
 fn at_most(quantity: &str) -> QuantityPair {
     QuantityPair { limit: Some(quantity.to_owned()), ..QuantityPair::default() }
@@ -42,5 +45,76 @@ fn memory_is_what_was_asked_for() {
         let beyond = sandbox.sh("python3 -c 'x = bytearray(400 << 20); print(len(x) >> 20)'").await;
         assert_eq!(beyond.stdout, "", "{beyond:?}");
         assert_eq!(sandbox.sh(fits).await.stdout, "100\n");
+    });
+}
+
+/// Waits until a sandbox is stopped for what its files take.
+async fn is_evicted(world: &World, id: &str) {
+    wait::until("the limit of files is enforced", Duration::from_secs(60), async || {
+        let sandbox = world.get(id).await;
+        match sandbox.reason.as_deref() {
+            Some("Evicted") => Ok(()),
+            _ => Err(format!("{sandbox:?}")),
+        }
+    })
+    .await;
+}
+
+fn with_storage(id: &str) -> CreateSandbox {
+    limited(id, ResourceRequest { ephemeral_storage: at_most("32Mi"), ..Default::default() })
+}
+
+/// 100 MiB, of which nothing has a name.
+const UNNAMED: &str = "import os, time
+file = os.open('/tmp/x', os.O_RDWR | os.O_CREAT); os.unlink('/tmp/x')
+for _ in range(100): os.write(file, b'x' * (1 << 20))
+";
+
+#[test]
+fn files_without_a_name_count() {
+    as_each_user(async |world| {
+        let sandbox = world.sandbox_of(with_storage("unnamed")).await;
+        sandbox.start(&format!("exec python3 -c \"{UNNAMED}time.sleep(1000)\"")).await;
+        is_evicted(world, &sandbox.id).await;
+    });
+}
+
+#[test]
+fn files_that_are_only_mapped_count() {
+    as_root(async |world| {
+        let sandbox = world.sandbox_of(with_storage("mapped")).await;
+        let script = format!(
+            "{UNNAMED}import mmap
+map = mmap.mmap(file, 100 << 20); held = os.dup(file)
+os.close(file); os.close(held)
+time.sleep(1000)"
+        );
+        sandbox.start(&format!("exec python3 -c \"{script}\"")).await;
+        is_evicted(world, &sandbox.id).await;
+    });
+}
+
+#[test]
+fn files_at_any_depth_count() {
+    as_root(async |world| {
+        let sandbox = world.sandbox_of(with_storage("deep")).await;
+        let script = "import os
+os.chdir('/tmp')
+for _ in range(200): os.mkdir('d'); os.chdir('d')
+open('x', 'wb').write(b'x' * (100 << 20))";
+        sandbox.start(&format!("python3 -c \"{script}\"")).await;
+        is_evicted(world, &sandbox.id).await;
+    });
+}
+
+#[test]
+fn empty_files_count() {
+    as_root(async |world| {
+        let sandbox = world.sandbox_of(with_storage("many")).await;
+        let script = "for d in range(20):
+    os.mkdir('/tmp/%d' % d)
+    for n in range(1000): os.close(os.open('/tmp/%d/%d' % (d, n), os.O_CREAT | os.O_WRONLY))";
+        sandbox.start(&format!("python3 -c \"import os\n{script}\"")).await;
+        is_evicted(world, &sandbox.id).await;
     });
 }

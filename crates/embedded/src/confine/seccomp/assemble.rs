@@ -2,7 +2,7 @@
 
 use libc::{c_long, sock_filter};
 
-use super::calls::{self, Purpose};
+use super::calls::{self, ModeCall, Purpose};
 
 const LOAD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
 pub(crate) const EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
@@ -34,6 +34,8 @@ pub(crate) const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 pub(super) const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 pub(crate) const REFUSE: u32 = error(libc::EPERM);
 pub(crate) const ABSENT: u32 = error(libc::ENOSYS);
+/// Not made, though the caller hears that it was.
+pub(super) const DONE: u32 = error(0);
 pub(super) const NO_FAMILY: u32 = error(libc::EAFNOSUPPORT);
 pub(super) const NO_PROTOCOL: u32 = error(libc::EPROTONOSUPPORT);
 
@@ -98,13 +100,34 @@ fn ranges() -> Vec<Range> {
 
 /// Calls whose arguments decide. Every block ends with a verdict on each way.
 fn with_arguments() -> Vec<(c_long, Vec<sock_filter>)> {
-    let without_bits = |bits: u32| vec![load(low(0)), jump(ANY_BIT, bits, 0, 1), ret(REFUSE), ret(ALLOW)];
+    let modes = calls::MODES.iter().chain(calls::MODES_HERE).map(|call| (call.call, mode(call)));
+    modes.chain(others()).collect()
+}
+
+/// `REFUSE` if the argument has any of the bits.
+fn without_bits(argument: u32, bits: u32) -> Vec<sock_filter> {
+    vec![load(low(argument)), jump(ANY_BIT, bits, 0, 1), ret(REFUSE), ret(ALLOW)]
+}
+
+/// A mode is looked at where the call makes or changes a file.
+fn mode(call: &ModeCall) -> Vec<sock_filter> {
+    let mut block = Vec::new();
+    if let Some(flags) = call.flags {
+        block.extend([load(low(flags)), jump(ANY_BIT, calls::MAKES_A_FILE, 1, 0), ret(ALLOW)]);
+    }
+    block.extend(without_bits(call.mode, calls::FORBIDDEN_MODE));
+    block
+}
+
+fn others() -> Vec<(c_long, Vec<sock_filter>)> {
     vec![
-        (libc::SYS_clone, without_bits(calls::NAMESPACE_FLAGS)),
-        (libc::SYS_unshare, without_bits(calls::NAMESPACE_FLAGS | calls::TIME_NAMESPACE_FLAG)),
+        (libc::SYS_clone, without_bits(0, calls::NAMESPACE_FLAGS)),
+        (libc::SYS_unshare, without_bits(0, calls::NAMESPACE_FLAGS | calls::TIME_NAMESPACE_FLAG)),
         // The kernel looks at 32 bits of the request, so the filter does too.
         (libc::SYS_ioctl, one_of(low(1), calls::REFUSED_IOCTLS, REFUSE, ALLOW)),
         (libc::SYS_personality, one_of(low(0), calls::PERSONALITIES, ALLOW, REFUSE)),
+        (libc::SYS_setrlimit, one_of(low(0), &[calls::CORE_LIMIT], DONE, ALLOW)),
+        (libc::SYS_prlimit64, prlimit()),
         (libc::SYS_socket, socket()),
         (libc::SYS_socketpair, one_of(low(0), &[number(libc::AF_UNIX.into())], ALLOW, NO_FAMILY)),
     ]
@@ -132,9 +155,31 @@ fn socket() -> Vec<sock_filter> {
     block
 }
 
+/// Setting the limit of core files does nothing, and says that it did: scripts that end at the first error do it too.
+fn prlimit() -> Vec<sock_filter> {
+    vec![
+        load(low(1)),
+        jump(EQUAL, calls::CORE_LIMIT, 1, 0),
+        ret(ALLOW),
+        // Without a new limit it only asks.
+        load(low(2)),
+        jump(EQUAL, 0, 0, 2),
+        load(high(2)),
+        jump(EQUAL, 0, 1, 0),
+        ret(DONE),
+        ret(ALLOW),
+    ]
+}
+
 /// Where the lower half of an argument is.
 pub(crate) const fn low(argument: u32) -> u32 {
     let half = if cfg!(target_endian = "little") { 0 } else { 4 };
+    16 + argument * 8 + half
+}
+
+/// Where the upper half of an argument is.
+const fn high(argument: u32) -> u32 {
+    let half = if cfg!(target_endian = "little") { 4 } else { 0 };
     16 + argument * 8 + half
 }
 

@@ -1,7 +1,7 @@
 //! The system calls, by what they are for.
 //!
 //! The base is Docker's default list for a container without capabilities. Stricter: no `modify_ldt`, no `kcmp`,
-//! no `pidfd_getfd`, no `fanotify`, no line disciplines, few socket families and protocols. `ptrace` and
+//! no `pidfd_getfd`, no `fanotify`, no asynchronous files, no setuid bits, no line disciplines, few socket families and protocols. `ptrace` and
 //! `process_vm_*` are allowed: gdb and strace are tools of the trade, the commands of a sandbox are one user
 //! anyway, and the agent is out of their reach because it is not dumpable.
 
@@ -24,14 +24,14 @@ macro_rules! purposes {
 pub const ALLOWED: &[Purpose] = purposes! {
     "reading and writing": SYS_read SYS_write SYS_readv SYS_writev SYS_pread64 SYS_pwrite64 SYS_preadv SYS_pwritev
         SYS_preadv2 SYS_pwritev2 SYS_lseek SYS_sendfile SYS_splice SYS_tee SYS_vmsplice SYS_copy_file_range
-        SYS_readahead SYS_fadvise64 SYS_io_setup SYS_io_destroy SYS_io_submit SYS_io_cancel SYS_io_getevents;
-    "descriptors": SYS_openat SYS_openat2 SYS_close SYS_close_range SYS_dup SYS_dup3 SYS_fcntl SYS_flock SYS_pipe2
+        SYS_readahead SYS_fadvise64;
+    "descriptors": SYS_close SYS_close_range SYS_dup SYS_dup3 SYS_fcntl SYS_flock SYS_pipe2
         SYS_eventfd2 SYS_signalfd4 SYS_timerfd_create SYS_timerfd_settime SYS_timerfd_gettime SYS_memfd_create
         SYS_inotify_init1 SYS_inotify_add_watch SYS_inotify_rm_watch SYS_epoll_create1 SYS_epoll_ctl
         SYS_epoll_pwait SYS_epoll_pwait2 SYS_ppoll SYS_pselect6;
     "files": SYS_newfstatat SYS_fstat SYS_statx SYS_statfs SYS_fstatfs SYS_faccessat SYS_faccessat2 SYS_readlinkat
-        SYS_getdents64 SYS_mkdirat SYS_mknodat SYS_unlinkat SYS_linkat SYS_symlinkat SYS_renameat SYS_renameat2
-        SYS_fchmod SYS_fchmodat SYS_fchown SYS_fchownat SYS_utimensat SYS_truncate SYS_ftruncate SYS_fallocate
+        SYS_getdents64 SYS_unlinkat SYS_linkat SYS_symlinkat SYS_renameat SYS_renameat2
+        SYS_fchown SYS_fchownat SYS_utimensat SYS_truncate SYS_ftruncate SYS_fallocate
         SYS_sync SYS_syncfs SYS_fsync SYS_fdatasync SYS_sync_file_range SYS_umask SYS_getcwd SYS_chdir SYS_fchdir
         SYS_name_to_handle_at SYS_setxattr SYS_lsetxattr SYS_fsetxattr SYS_getxattr SYS_lgetxattr SYS_fgetxattr
         SYS_listxattr SYS_llistxattr SYS_flistxattr SYS_removexattr SYS_lremovexattr SYS_fremovexattr;
@@ -41,7 +41,7 @@ pub const ALLOWED: &[Purpose] = purposes! {
     "processes": SYS_execve SYS_execveat SYS_exit SYS_exit_group SYS_wait4 SYS_waitid SYS_kill SYS_tkill SYS_tgkill
         SYS_getpid SYS_getppid SYS_gettid SYS_getpgid SYS_setpgid SYS_getsid SYS_setsid SYS_pidfd_open
         SYS_pidfd_send_signal SYS_prctl SYS_set_tid_address SYS_set_robust_list SYS_get_robust_list SYS_rseq
-        SYS_getrusage SYS_times SYS_prlimit64 SYS_getpriority SYS_setpriority SYS_ioprio_get SYS_ioprio_set
+        SYS_getrusage SYS_times SYS_getpriority SYS_setpriority SYS_ioprio_get SYS_ioprio_set
         SYS_seccomp SYS_landlock_create_ruleset SYS_landlock_add_rule SYS_landlock_restrict_self;
     "users, of whom there is one": SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_getresuid SYS_getresgid
         SYS_getgroups SYS_setuid SYS_setgid SYS_setreuid SYS_setregid SYS_setresuid SYS_setresgid SYS_setfsuid
@@ -67,23 +67,22 @@ pub const ALLOWED: &[Purpose] = purposes! {
 /// Older forms of the above, which newer architectures never had.
 #[cfg(target_arch = "x86_64")]
 pub const ALLOWED_HERE: &[Purpose] = purposes! {
-    "older forms": SYS_open SYS_creat SYS_stat SYS_lstat SYS_access SYS_readlink SYS_getdents SYS_mkdir SYS_rmdir
-        SYS_mknod SYS_unlink SYS_link SYS_symlink SYS_rename SYS_chmod SYS_chown SYS_lchown SYS_utime SYS_utimes
+    "older forms": SYS_stat SYS_lstat SYS_access SYS_readlink SYS_getdents SYS_rmdir SYS_unlink SYS_link SYS_symlink
+        SYS_rename SYS_chown SYS_lchown SYS_utime SYS_utimes
         SYS_futimesat SYS_dup2 SYS_pipe SYS_eventfd SYS_signalfd SYS_inotify_init SYS_epoll_create SYS_epoll_wait
-        SYS_poll SYS_select SYS_fork SYS_vfork SYS_getpgrp SYS_getrlimit SYS_setrlimit SYS_alarm SYS_pause SYS_time;
+        SYS_poll SYS_select SYS_fork SYS_vfork SYS_getpgrp SYS_getrlimit SYS_alarm SYS_pause SYS_time;
     "registers of threads": SYS_arch_prctl SYS_get_thread_area SYS_set_thread_area;
 };
 
 /// Older forms of the above, which newer architectures never had.
 #[cfg(target_arch = "aarch64")]
 pub const ALLOWED_HERE: &[Purpose] = purposes! {
-    "older forms": SYS_getrlimit SYS_setrlimit;
+    "older forms": SYS_getrlimit;
 };
 
 /// Allowed calls that the C library crate has no names for on every target; the numbers are the same everywhere.
 pub const ALLOWED_BY_NUMBER: &[(c_long, &str)] = &[
     (451, "cachestat"),
-    (452, "fchmodat2"),
     (453, "map_shadow_stack"),
     (454, "futex_wake"),
     (455, "futex_wait"),
@@ -122,17 +121,79 @@ pub const REFUSED_HERE: &[Purpose] = purposes! {
 pub const REFUSED_HERE: &[Purpose] = &[];
 
 /// Not there (`ENOSYS`), so that programs use something else: `clone` instead of `clone3`, whose flags a filter
-/// cannot see because they are behind a pointer; `epoll` instead of `io_uring`, which does other calls' work
-/// unseen by filters; signals instead of `userfaultfd`, by which a process holds up the kernel.
+/// cannot see because they are behind a pointer; `openat` instead of `openat2`, whose mode is; `epoll` instead of
+/// `io_uring`, which does other calls' work unseen by filters; threads instead of `io_setup`, whose number is one
+/// for the whole machine (`fs.aio-max-nr`); signals instead of `userfaultfd`, by which a process holds up the kernel.
 pub const ABSENT: &[Purpose] = purposes! {
-    "calls by other means": SYS_clone3 SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_userfaultfd
+    "reading and writing, counted for the whole machine": SYS_io_setup SYS_io_destroy SYS_io_submit SYS_io_cancel
+        SYS_io_getevents;
+    "calls by other means": SYS_clone3 SYS_openat2 SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_userfaultfd
         SYS_memfd_secret;
 };
+
+/// A call that sets the mode of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct ModeCall {
+    /// Its number.
+    pub call: c_long,
+    /// Which argument is the mode.
+    pub mode: u32,
+    /// Which argument says whether a file is made; without that the mode is not looked at.
+    pub flags: Option<u32>,
+}
+
+const fn sets(call: c_long, mode: u32) -> ModeCall {
+    ModeCall { call, mode, flags: None }
+}
+
+const fn opens(call: c_long, flags: u32, mode: u32) -> ModeCall {
+    ModeCall { call, mode, flags: Some(flags) }
+}
+
+/// Allowed as long as the mode has none of [`FORBIDDEN_MODE`].
+pub const MODES: &[ModeCall] = &[
+    opens(libc::SYS_openat, 2, 3),
+    sets(libc::SYS_fchmod, 1),
+    sets(libc::SYS_fchmodat, 2),
+    sets(FCHMODAT2, 2),
+    sets(libc::SYS_mkdirat, 2),
+    sets(libc::SYS_mknodat, 2),
+];
+
+/// `fchmodat2`, which the C library crate does not name on every target.
+const FCHMODAT2: c_long = 452;
+
+/// Older forms of the above, which newer architectures never had.
+#[cfg(target_arch = "x86_64")]
+pub const MODES_HERE: &[ModeCall] = &[
+    opens(libc::SYS_open, 1, 2),
+    sets(libc::SYS_creat, 1),
+    sets(libc::SYS_chmod, 1),
+    sets(libc::SYS_mkdir, 1),
+    sets(libc::SYS_mknod, 1),
+];
+
+/// Older forms of the above, which newer architectures never had.
+#[cfg(target_arch = "aarch64")]
+pub const MODES_HERE: &[ModeCall] = &[];
+
+/// Bits of a mode that a sandbox sets nowhere: to run as the file's owner or group (setuid, setgid). Inside they have
+/// no effect. Outside, files of a directory that is shown belong to the directory's owner, often root, and whoever
+/// may execute such a file there would be that owner.
+pub const FORBIDDEN_MODE: u32 = 0o6000;
+
+/// Flags with which opening makes a file: `O_CREAT`, and `O_TMPFILE` without the `O_DIRECTORY` it includes.
+#[allow(clippy::cast_sign_loss, reason = "flags are bits")]
+pub const MAKES_A_FILE: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
 
 /// Flags of `clone` and `unshare` that make namespaces.
 pub const NAMESPACE_FLAGS: u32 = 0x7E02_0000;
 /// The time namespace's flag; in `clone` it is part of the signal's number.
 pub const TIME_NAMESPACE_FLAG: u32 = 0x80;
+
+/// `RLIMIT_CORE`, the limit of core files, which is one byte and stays so: at zero, to which programs like to set it, the kernel
+/// starts the machine's handler of crashes, as the machine's root.
+pub const CORE_LIMIT: u32 = 4;
 
 /// Personalities of a process: the plain one, and Docker's four others.
 pub const PERSONALITIES: &[u32] = &[0, 0x8, 0x2_0000, 0x2_0008, u32::MAX];

@@ -1,4 +1,4 @@
-use super::assemble::{ABSENT, ALLOW, KILL, NO_FAMILY, NO_PROTOCOL, REFUSE};
+use super::assemble::{ABSENT, ALLOW, DONE, KILL, NO_FAMILY, NO_PROTOCOL, REFUSE};
 use super::*;
 
 #[cfg(target_arch = "x86_64")]
@@ -8,7 +8,7 @@ const OURS: u32 = 0xC000_00B7;
 const I386: u32 = 0x4000_0003;
 
 /// What the kernel would say, by the kernel's own rules for the few instructions there are.
-fn verdict_on(architecture: u32, call: i64, arguments: [u64; 3]) -> u32 {
+fn verdict_on<const N: usize>(architecture: u32, call: i64, arguments: [u64; N]) -> u32 {
     let mut data = [0_u8; 64];
     data[..4].copy_from_slice(&u32::try_from(call & 0xffff_ffff).unwrap().to_ne_bytes());
     data[4..8].copy_from_slice(&architecture.to_ne_bytes());
@@ -36,7 +36,7 @@ fn verdict_on(architecture: u32, call: i64, arguments: [u64; 3]) -> u32 {
     }
 }
 
-fn verdict(call: libc::c_long, arguments: [u64; 3]) -> u32 {
+fn verdict<const N: usize>(call: libc::c_long, arguments: [u64; N]) -> u32 {
     verdict_on(OURS, call, arguments)
 }
 
@@ -65,6 +65,7 @@ fn no_call_is_in_the_table_twice() {
     let lists = [calls::ALLOWED, calls::ALLOWED_HERE, calls::REFUSED, calls::REFUSED_HERE, calls::ABSENT];
     let mut all: Vec<_> = lists.iter().flat_map(|list| list.iter()).flat_map(|p| p.calls).collect();
     all.extend(calls::ALLOWED_BY_NUMBER.iter().map(|(call, _)| call));
+    all.extend(calls::MODES.iter().chain(calls::MODES_HERE).map(|call| &call.call));
     let count = all.len();
     all.sort_unstable();
     all.dedup();
@@ -107,6 +108,36 @@ fn threads_and_processes_can_be_made_but_no_namespaces() {
 }
 
 #[test]
+fn no_call_makes_a_file_that_runs_as_its_owner_or_group() {
+    let all = || calls::MODES.iter().chain(calls::MODES_HERE);
+    for call in all() {
+        let with = |mode: u64, flags: u64| {
+            let mut arguments = [0; 4];
+            arguments[call.mode as usize] = mode;
+            if let Some(place) = call.flags {
+                arguments[place as usize] = flags;
+            }
+            verdict(call.call, arguments)
+        };
+        let flags = |flags: i32| u64::from(flags.cast_unsigned());
+        for makes in [libc::O_CREAT, libc::O_CREAT | libc::O_EXCL, libc::O_TMPFILE] {
+            for mode in [0o4755, 0o2755, 0o6000, 0o104_755, 1 << 40 | 0o4000] {
+                assert_eq!(with(mode, flags(makes | libc::O_WRONLY)), REFUSE, "call {} {mode:o}", call.call);
+            }
+            for mode in [0, 0o755, 0o1777, 0o100_644, 1 << 40 | 0o777] {
+                assert_eq!(with(mode, flags(makes)), ALLOW, "call {} {mode:o}", call.call);
+            }
+        }
+        if call.flags.is_some() {
+            // What is no mode may be anything.
+            assert_eq!(with(u64::MAX, flags(libc::O_RDONLY | libc::O_DIRECTORY)), ALLOW);
+        }
+    }
+    assert_eq!(verdict(libc::SYS_openat2, [0; 4]), ABSENT, "its mode is behind a pointer");
+    assert!(all().count() >= 6);
+}
+
+#[test]
 fn nobody_types_into_anothers_terminal() {
     for request in [0x5412, 0x541C, 0x5423, 0x1_0000_5412] {
         assert_eq!(verdict(libc::SYS_ioctl, [0, request, 0]), REFUSE);
@@ -129,6 +160,18 @@ fn only_common_sockets_can_be_had() {
         assert_eq!(socket(family, 0), NO_FAMILY);
     }
     assert_eq!(verdict(libc::SYS_socketpair, [30, 1, 0]), NO_FAMILY, "TIPC");
+}
+
+#[test]
+fn the_limit_of_core_files_is_asked_for_and_not_set() {
+    for pointer in [1, 1 << 32, 0x7fff_0000_0000, u64::MAX] {
+        assert_eq!(verdict(libc::SYS_prlimit64, [0, 4, pointer, 0]), DONE);
+        assert_eq!(verdict(libc::SYS_prlimit64, [0, 1 << 32 | 4, pointer, 0]), DONE);
+        assert_eq!(verdict(libc::SYS_prlimit64, [0, 7, pointer, 0]), ALLOW);
+    }
+    assert_eq!(verdict(libc::SYS_prlimit64, [0, 4, 0, 1 << 40]), ALLOW);
+    assert_eq!(verdict(libc::SYS_setrlimit, [4, 1 << 40]), DONE);
+    assert_eq!(verdict(libc::SYS_setrlimit, [7, 1 << 40]), ALLOW);
 }
 
 #[test]

@@ -31,6 +31,9 @@ CALLS = [
     ("userfaultfd", 323, 282, (0,), ENOSYS),
     ("userfaultfd for users", 323, 282, (1,), ENOSYS),
     ("io_uring_setup", 425, 425, (1, 0), ENOSYS),
+    ("openat2", 437, 437, (-100, b"/tmp", struct.pack("QQQ", 0, 0, 0), 24), ENOSYS),
+    ("io_setup", 206, 0, (1, b"\0" * 8), ENOSYS),
+    ("io_submit", 209, 2, (0, 0, 0), ENOSYS),
     ("memfd_secret", 447, 447, (0,), ENOSYS),
     ("init_module", 175, 105, (0, 0, b""), EPERM),
     ("finit_module", 313, 273, (0, b"", 0), EPERM),
@@ -99,3 +102,22 @@ for number in [0, 1, 65534]:
 refused("a block device", lambda: os.mknod("/tmp/device", stat.S_IFBLK | 0o666, os.makedev(254, 0)))
 refused("a character device", lambda: os.mknod("/tmp/device", stat.S_IFCHR | 0o666, os.makedev(1, 1)))
 refused("more than it may lock", lambda: os.nice(-5))
+
+# Limits: no core file, and no handler of crashes outside that gets one; a bounded part of what the machine has.
+import resource
+for limit in [(0, 0), (0, 1), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)]:
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, limit)
+    except (OSError, ValueError):
+        pass
+    if X86:
+        call(160, resource.RLIMIT_CORE, struct.pack("QQ", 0, 0))
+    holds("the limit of core files stays", resource.getrlimit(resource.RLIMIT_CORE) == (1, 1))
+holds("open files of a process", resource.getrlimit(resource.RLIMIT_NOFILE)[1] <= 65536)
+terminals = []
+try:
+    while len(terminals) < 1000:
+        terminals.append(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY))
+except OSError:
+    pass
+holds(f"terminals are few: {len(terminals)}", len(terminals) <= 192)

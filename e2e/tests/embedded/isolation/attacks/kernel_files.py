@@ -23,7 +23,7 @@ for entry in os.listdir("/proc"):
         refused(f"writing to {path}", lambda: try_write(path))
     elif os.path.isdir(path) and entry in ["acpi", "asound", "scsi", "bus", "fs", "irq", "driver", "sys", "tty"]:
         refused(f"making a file in {path}", lambda: os.open(f"{path}/x", os.O_CREAT | os.O_WRONLY))
-for path in ["kcore", "kallsyms", "kmsg", "keys", "key-users", "timer_list", "sched_debug", "slabinfo", "vmallocinfo", "iomem",
+for path in ["cmdline", "bootconfig", "kcore", "kallsyms", "kmsg", "keys", "key-users", "timer_list", "sched_debug", "slabinfo", "vmallocinfo", "iomem",
              "ioports", "modules", "config.gz", "kpagecount", "kpageflags", "interrupts", "latency_stats", "sysrq-trigger"]:
     path = f"/proc/{path}"
     try:
