@@ -54,10 +54,14 @@ pub(crate) async fn start(
         }
         made => made,
     });
-    let cgroup = Arc::new(cgroup.await?);
-    inner.network.release(record.slot).await.map_err(StartFailure::Network)?;
-    let prepared =
-        inner.network.prepare(record.slot, &record.network).await.map_err(StartFailure::Network)?;
+    let network = async {
+        inner.network.release(record.slot).await?;
+        inner.network.prepare(record.slot, &record.network).await
+    };
+    // Both to their end, also when one fails: what is left of a start is what its removal expects.
+    let (cgroup, prepared) = tokio::join!(cgroup, network);
+    let cgroup = Arc::new(cgroup?);
+    let prepared = prepared.map_err(StartFailure::Network)?;
     if prepared.name_server.is_some() {
         inner.relays.serve_names(&inner.network).await;
     }
