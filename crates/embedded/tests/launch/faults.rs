@@ -43,9 +43,9 @@ fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
-/// Waits until a process is gone.
+/// Waits until a process is gone. A child ends when its set-up is done, which a busy disk may take long over.
 fn gone(pidfd: &OwnedFd) -> bool {
-    let deadline = Timespec { tv_sec: 10, tv_nsec: 0 };
+    let deadline = Timespec { tv_sec: 60, tv_nsec: 0 };
     poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&deadline)).unwrap() == 1
 }
 
