@@ -118,7 +118,7 @@ async fn look_at_directories(
     deadline: Instant,
 ) -> Result<Vec<String>, BackendError> {
     let binds = asked.binds.clone();
-    let look = tokio::task::spawn_blocking(move || mounts::check(&binds).map(|()| mounts::notes(&binds)));
+    let look = tokio::task::spawn_blocking(move || mounts::look(&binds));
     let late = || super::error::timed_out("looking at the directories to mount", CREATE_LIMIT);
     let looked = timeout_at(deadline, look).await.map_err(|_| late())?;
     let mut notes = looked.map_err(|_| late())??;

@@ -56,14 +56,19 @@ pub(crate) async fn ended(inner: &Arc<Inner>, entry: &Arc<Entry>, start: u64, ex
 /// None of its processes run: nothing leads there, and nothing of them is open.
 pub(crate) async fn stopped(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
     lead_away(inner, entry).await;
+    close(entry, turn);
+    inner.know(entry, |now| {
+        now.runs = false;
+        now.ready = false;
+    });
+}
+
+/// Lets go of what was open of a start, which is void from here on.
+fn close(entry: &Entry, turn: &Turn) {
     entry.set_open(turn, |open| {
         open.start += 1;
         open.pidfd = None;
         open.netns = None;
-    });
-    inner.know(entry, |now| {
-        now.runs = false;
-        now.ready = false;
     });
 }
 
@@ -94,11 +99,7 @@ pub(crate) async fn start_failed(
     entry.happened(true, "StartFailed", message.clone());
     // A process that was started and could not be written down must not run on.
     start::kill(&entry.open());
-    entry.set_open(turn, |open| {
-        open.start += 1;
-        open.pidfd = None;
-        open.netns = None;
-    });
+    close(entry, turn);
     inner.know(entry, |now| {
         now.runs = false;
         now.ready = false;

@@ -68,29 +68,25 @@ fn split(path: &HostPath, storage: &StorageLayout) -> (PathBuf, PathBuf) {
     }
 }
 
-/// Looks whether every directory that must be there is, so that the answer names the one that is not. The launch
-/// looks again, by descriptor.
-pub(crate) fn check(binds: &[Bind]) -> Result<(), MountError> {
+/// Looks whether every directory that must be there is, so that the answer names the one that is not; and says which
+/// will be empty. The launch looks again, by descriptor.
+pub(crate) fn look(binds: &[Bind]) -> Result<Vec<String>, MountError> {
+    let mut notes = Vec::new();
     for bind in binds {
-        match open_below(&bind.base, &bind.below) {
-            Err(Errno::NOENT) if bind.missing == Missing::Refuse => {
+        match (open_below(&bind.base, &bind.below), bind.missing) {
+            (Err(Errno::NOENT), Missing::Refuse) => {
                 return Err(MountError::SourceMissing { path: full(bind) });
             }
-            Err(Errno::NOTDIR) => return Err(MountError::SourceNotDirectory { path: full(bind) }),
-            Err(Errno::NAMETOOLONG) => return Err(MountError::SourceNameTooLong { path: full(bind) }),
-            Err(Errno::LOOP | Errno::XDEV) => return Err(MountError::SourceIsLink { path: full(bind) }),
+            (Err(Errno::NOENT), Missing::Empty) => {
+                notes.push(format!("{} is empty: there is no {}", bind.target.display(), full(bind)));
+            }
+            (Err(Errno::NOTDIR), _) => return Err(MountError::SourceNotDirectory { path: full(bind) }),
+            (Err(Errno::NAMETOOLONG), _) => return Err(MountError::SourceNameTooLong { path: full(bind) }),
+            (Err(Errno::LOOP | Errno::XDEV), _) => return Err(MountError::SourceIsLink { path: full(bind) }),
             _ => {}
         }
     }
-    Ok(())
-}
-
-/// What the answer says of directories that will be empty.
-pub(crate) fn notes(binds: &[Bind]) -> Vec<String> {
-    let missing = binds.iter().filter(|bind| {
-        bind.missing == Missing::Empty && matches!(open_below(&bind.base, &bind.below), Err(Errno::NOENT))
-    });
-    missing.map(|bind| format!("{} is empty: there is no {}", bind.target.display(), full(bind))).collect()
+    Ok(notes)
 }
 
 fn full(bind: &Bind) -> String {

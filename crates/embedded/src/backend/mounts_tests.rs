@@ -86,11 +86,10 @@ fn a_directory_that_must_be_there_is_named() {
     let missing = directory.path().join("int");
     let spec = mk_spec(&[(missing.to_str().unwrap(), "/mnt/skills/integrations", true)]);
     let binds = mk_binds(&storage, &spec, MissingViews::Empty);
-    let error = check(&binds).unwrap_err();
+    let error = look(&binds).unwrap_err();
     assert_eq!(error, MountError::SourceMissing { path: missing.display().to_string() });
-    assert_eq!(notes(&binds).len(), 3, "the three views");
     fs::create_dir(&missing).unwrap();
-    check(&binds).unwrap();
+    assert_eq!(look(&binds).unwrap().len(), 3, "the three views");
 }
 
 #[test]
@@ -102,7 +101,7 @@ fn a_link_on_the_way_is_refused() {
     symlink("/etc", data.join(".upload-conversions")).unwrap();
     let source = data.join(".upload-conversions");
     let spec = mk_spec(&[(source.to_str().unwrap(), "/mnt/user-data/.upload-conversions", true)]);
-    let error = check(&mk_binds(&storage, &spec, MissingViews::Empty)).unwrap_err();
+    let error = look(&mk_binds(&storage, &spec, MissingViews::Empty)).unwrap_err();
     assert!(matches!(&error, MountError::SourceIsLink { path } if path.ends_with("conversions")), "{error}");
 }
 
@@ -114,7 +113,7 @@ fn what_cannot_be_a_directory_is_the_callers_mistake() {
     let storage = mk_storage(directory.path());
     let refused = |host_path: &str, read_only| {
         let spec = mk_spec(&[(host_path, "/mnt/acp-workspace", read_only)]);
-        check(&mk_binds(&storage, &spec, MissingViews::Create)).unwrap_err()
+        look(&mk_binds(&storage, &spec, MissingViews::Create)).unwrap_err()
     };
     for read_only in [false, true] {
         for path in [format!("{base}/file"), format!("{base}/file/below")] {

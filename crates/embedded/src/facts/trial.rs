@@ -10,6 +10,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, Mount
 use rustix::pipe::PipeFlags;
 
 use super::{idmap, net};
+use crate::launch::sys::CloneArguments;
 
 /// Far beyond what it takes; a machine that is that busy is told to be able to do nothing.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -117,20 +118,6 @@ fn map_users(pid: i32, map: &str) -> io::Result<()> {
 struct Child {
     pid: i32,
     handle: OwnedFd,
-}
-
-/// `struct clone_args` of the kernel, first version with all we use.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArguments {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
 }
 
 const NAMESPACES: i32 = libc::CLONE_NEWUSER

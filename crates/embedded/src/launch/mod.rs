@@ -21,7 +21,7 @@ mod prepare;
 pub(crate) mod process;
 pub mod spec;
 pub mod step;
-mod sys;
+pub(crate) mod sys;
 mod users;
 mod wire;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use stockade_e2e::wait;
 
-use crate::bar::bar;
+use crate::bar::{bar, repeat};
 use crate::process;
 use crate::rows::{Row, Rows, Times};
 use crate::up::{Caller, Network, Up, first_answer};
@@ -124,19 +124,6 @@ async fn lists(caller: &Caller<'_>, rows: &mut Rows) {
         caller.delete(number).await;
     }
     wait_for_count(caller, 0).await;
-}
-
-/// Times of one call after the other.
-async fn repeat(what: &str, count: usize, mut call: impl AsyncFnMut(usize)) -> Vec<Duration> {
-    let bar = bar(what, count);
-    let mut times = Vec::with_capacity(count);
-    for number in 0..count {
-        let started = Instant::now();
-        call(number).await;
-        times.push(started.elapsed());
-        bar.inc(1);
-    }
-    times
 }
 
 pub(crate) async fn wait_for_count(caller: &Caller<'_>, size: u64) {

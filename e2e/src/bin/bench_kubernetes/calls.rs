@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use stockade_e2e::wait;
 
-use crate::bar::bar;
+use crate::bar::{bar, repeat};
 use crate::floor;
 use crate::objects::{Objects, remove};
 use crate::process;
@@ -119,19 +119,6 @@ fn memory(subject: &Subject, rows: &mut Rows, what: &str, budget: Option<f64>) {
     let Some(ours) = subject.pid.and_then(process::resident_mb) else { return };
     let reference = (what == "memory, idle").then_some(83.0);
     rows.add(&Row { what: what.to_owned(), unit: "MB", count: 1, ours, budget, reference, ..Row::default() });
-}
-
-/// Times of one call after the other.
-async fn repeat(what: &str, count: usize, mut call: impl AsyncFnMut(usize)) -> Vec<Duration> {
-    let bar = bar(what, count);
-    let mut times = Vec::with_capacity(count);
-    for number in 0..count {
-        let started = Instant::now();
-        call(number).await;
-        times.push(started.elapsed());
-        bar.inc(1);
-    }
-    times
 }
 
 async fn list(
