@@ -21,6 +21,13 @@ def wait_until_done(api, session, seconds=20):
     raise AssertionError(f"still running after {seconds} s")
 
 
+def wait_until_printed(api, session, text, seconds=20):
+    end = time.monotonic() + seconds
+    while text not in api.shell.view(id=session).data.console[-1].output:
+        assert time.monotonic() < end, f"no {text!r} within {seconds} s"
+        time.sleep(0.02)
+
+
 def test_a_command_without_a_session_gets_one_that_can_be_used_again(api):
     first = api.shell.exec_command(command="cd /tmp; X=5; echo one", no_change_timeout=600)
     assert first.success and first.data.output == "one\n" and first.data.exit_code == 0
@@ -166,8 +173,8 @@ def test_write_reaches_the_running_program(api, session):
 
 
 def test_ctrl_c_interrupts_and_keeps_the_session(api, session):
-    run(api, session, "Y=1; while :; do :; done", async_mode=True)
-    assert api.shell.wait_for_process(id=session, max_wait_seconds=0.2).data.status == "running"
+    run(api, session, "Y=1; echo ready; while :; do :; done", async_mode=True)
+    wait_until_printed(api, session, "ready")
     api.shell.write_to_process(id=session, input="\x03", press_enter=False)
     assert wait_until_done(api, session).exit_code == 130
     assert run(api, session, "echo $Y").output == "1\n"
@@ -307,10 +314,10 @@ def test_a_session_whose_prompt_leads_nowhere_is_called_back(api, session, lost)
 
 
 def test_a_typed_interrupt_ends_a_command_that_took_the_prompt_away(api, session):
-    run(api, session, "mine=1; unset PROMPT_COMMAND; echo ready; sleep 60", async_mode=True)
-    end = time.monotonic() + 10
-    while "ready" not in api.shell.view(id=session).data.console[-1].output and time.monotonic() < end:
-        time.sleep(0.05)
+    # What is interrupted says itself that it is ready: an interrupt between a command of bash's own and the
+    # program after it is lost on every terminal.
+    run(api, session, "mine=1; unset PROMPT_COMMAND; bash -c 'echo ready; exec sleep 60'", async_mode=True)
+    wait_until_printed(api, session, "ready")
     api.shell.write_to_process(id=session, input="\x03", press_enter=False)
     assert api.shell.wait_for_process(id=session, max_wait_seconds=10).data.status == "completed"
     assert api.shell.view(id=session).data.exit_code == 130
