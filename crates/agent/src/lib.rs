@@ -54,4 +54,4 @@ pub use http::guard::KnownHosts;
 pub use install::{InstallError, install};
 pub use lifecycle::run;
 pub use options::{Options, OptionsError, Parsed};
-pub use program::main;
+pub use program::{main, run_with};

@@ -11,7 +11,13 @@ use crate::options::{Options, Parsed};
 /// Does what the command line says. Call it before any thread is started.
 #[must_use]
 pub fn main() -> ExitCode {
-    let parsed = Options::parse(std::env::args().skip(1), |name| std::env::var(name).ok());
+    run_with(std::env::args().skip(1))
+}
+
+/// Does what these arguments say. Call it before any thread is started.
+#[must_use]
+pub fn run_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    let parsed = Options::parse(arguments, |name| std::env::var(name).ok());
     let result = match parsed {
         Ok(Parsed::Run(options)) => run(&options).map_err(|error| error.to_string()),
         Ok(Parsed::Install(directory)) => install(&directory).map_err(|error| with_source(&error)),

@@ -3,6 +3,7 @@
 //! The server starts the others from its own executable, so that nothing else has to be installed. A
 //! process is asked for a role by its name (`argv[0]`), which no user types by accident.
 
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use crate::{launch, relay};
@@ -18,10 +19,18 @@ pub const AGENT: &str = "stockade-agent";
 /// is started: the launcher has to be single-threaded.
 #[must_use]
 pub fn run() -> Option<ExitCode> {
-    let name = std::env::args_os().next()?;
+    let mut arguments = std::env::args_os();
+    let name = arguments.next()?;
     match name.to_str()? {
         LAUNCHER => Some(launch::process::run()),
         RELAY => Some(relay::process::run()),
+        AGENT
+            if arguments
+                .next()
+                .is_some_and(|first| first.as_bytes() == launch::become_sandbox::ARGUMENT.to_bytes()) =>
+        {
+            Some(launch::become_sandbox::run())
+        }
         AGENT => Some(stockade_agent::main()),
         _ => None,
     }

@@ -1,21 +1,29 @@
 //! Putting a sandbox's root together, in a mount namespace of its own.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, UnmountFlags};
+use rustix::mount::MountAttrFlags;
 
 use super::child::Prepared;
 use super::failure::{At, Problem};
-use super::mounts::{self, Layers};
-use super::spec::{Bind, Missing, UserMap, WritableLayer};
-use super::step::{Layer, Overlay, OwnLayer};
-use super::users::{self, Extent};
+use super::mounts::{self, Layers, NO_MAPPING};
+use super::spec::{UserMap, WritableLayer};
+use super::step::{Layer, Overlay};
+use super::users::{self, Extent, ROOT};
 use super::{paths, sys};
 use crate::confine::mask;
-use crate::rootfs::FOR_EVERYBODY;
+
+/// What was assembled.
+pub(super) struct Made<'a> {
+    pub(super) proc: BorrowedFd<'a>,
+    pub(super) users: BorrowedFd<'a>,
+    pub(super) of_root: BorrowedFd<'a>,
+    pub(super) own: BorrowedFd<'a>,
+    pub(super) root: BorrowedFd<'a>,
+}
 
 /// What there is so far. Descriptors close when a program is executed.
 pub(super) struct Assembly<'a> {
@@ -25,14 +33,14 @@ pub(super) struct Assembly<'a> {
     users: Option<OwnedFd>,
     /// The user namespace in which the machine's system is shown.
     system: Option<OwnedFd>,
-    /// User namespaces for directories of these owners.
-    owners: Vec<((u32, u32), OwnedFd)>,
+    /// The user namespace for directories of root's.
+    of_root: Option<OwnedFd>,
     writable: Option<OwnedFd>,
     /// A small file system in memory: what is made anew for every sandbox.
     small: Option<OwnedFd>,
+    /// The layer in it that is filled last.
+    own: Option<OwnedFd>,
     root: Option<OwnedFd>,
-    /// What the answer should say.
-    pub(super) messages: Vec<String>,
 }
 
 /// Terminals and shared memory are the sandbox's own; the devices hold nothing.
@@ -46,9 +54,6 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-const NO_MAPPING: &str = "the file system there cannot show other owners than its files have; put the directory on \
-    ext4, xfs, btrfs or tmpfs";
-
 impl<'a> Assembly<'a> {
     pub(super) fn new(prepared: &'a Prepared) -> Self {
         Self {
@@ -57,11 +62,11 @@ impl<'a> Assembly<'a> {
             proc: None,
             users: None,
             system: None,
-            owners: Vec::new(),
+            of_root: None,
             writable: None,
             small: None,
+            own: None,
             root: None,
-            messages: Vec::new(),
         }
     }
 
@@ -74,15 +79,15 @@ impl<'a> Assembly<'a> {
         self.map = map;
         let lines = users::sandbox_map(map);
         self.users = Some(self.user_namespace(&lines, &lines)?);
+        if let UserMap::Range { first } = map {
+            let lines = users::owner_map(first, ROOT);
+            self.of_root = Some(self.user_namespace(&lines, &lines)?);
+        }
         Ok(())
     }
 
     fn user_namespace(&self, users: &[Extent], groups: &[Extent]) -> Result<OwnedFd, Problem> {
-        let creator = match self.map {
-            UserMap::Range { first } => Some(first),
-            UserMap::Single => None,
-        };
-        users::make(have(self.proc.as_ref())?.as_fd(), creator, users, groups)
+        users::make(have(self.proc.as_ref())?.as_fd(), self.map, users, groups)
     }
 
     /// The users as whom the owners of the machine's files are shown.
@@ -97,16 +102,24 @@ impl<'a> Assembly<'a> {
         have(self.system.as_ref())
     }
 
-    pub(super) fn users(&self) -> Result<&OwnedFd, Problem> {
+    pub(super) fn map(&self) -> UserMap {
+        self.map
+    }
+
+    fn users(&self) -> Result<&OwnedFd, Problem> {
         have(self.users.as_ref())
     }
 
-    /// The ids outside of the sandbox's own user; `None` where that is us.
-    fn owner(&self) -> Option<(u32, u32)> {
-        match self.map {
-            UserMap::Range { first } => Some((first + UserMap::USER, first + UserMap::USER)),
-            UserMap::Single => None,
-        }
+    /// All that the rest of the steps needs.
+    pub(super) fn made(&self) -> Result<Made<'_>, Problem> {
+        let users = self.users()?.as_fd();
+        Ok(Made {
+            proc: have(self.proc.as_ref())?.as_fd(),
+            users,
+            of_root: self.of_root.as_ref().map_or(users, OwnedFd::as_fd),
+            own: have(self.own.as_ref())?.as_fd(),
+            root: have(self.root.as_ref())?.as_fd(),
+        })
     }
 
     pub(super) fn open_writable(&mut self, layer: &WritableLayer) -> Result<(), Problem> {
@@ -130,27 +143,12 @@ impl<'a> Assembly<'a> {
         mounts::attach(mount.as_fd(), paths::open(&place)?.as_fd()).at(place)
     }
 
-    pub(super) fn make_own_layer(&mut self, layer: &OwnLayer) -> Result<(), Problem> {
+    pub(super) fn make_own_layer(&mut self) -> Result<(), Problem> {
         let settings = [("mode", Some("0755")), ("size", Some("2m")), ("nr_inodes", Some("4096"))];
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let small = mounts::make("tmpfs", &settings, flags)?;
         self.attach_aside(&small)?;
-        let owner = self.owner();
-        let own = paths::make_owned(small.as_fd(), OWN, owner)?;
-        for directory in &layer.directories {
-            paths::make_all_owned(own.as_fd(), directory, owner).at(directory)?;
-        }
-        for name in FOR_EVERYBODY {
-            // This layer's modes win over those of the layers below.
-            if let Ok(directory) =
-                rustix::fs::openat(&own, *name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            {
-                rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o1777)).at(name)?;
-            }
-        }
-        for (path, content) in &layer.files {
-            write_owned(&own, path, content.as_bytes(), owner).at(path)?;
-        }
+        self.own = Some(paths::make_owned(small.as_fd(), OWN, self.map.owner())?);
         self.small = Some(small);
         Ok(())
     }
@@ -173,7 +171,7 @@ impl<'a> Assembly<'a> {
         }
         let own =
             paths::make_owned(have(self.writable.as_ref())?.as_fd(), &overlay.name, None).at(&overlay.name)?;
-        let upper = paths::make_owned(own.as_fd(), "upper", self.owner()).at("upper")?;
+        let upper = paths::make_owned(own.as_fd(), "upper", self.map.owner()).at("upper")?;
         let work = paths::make_owned(own.as_fd(), "work", None).at("work")?;
         let layers = Layers { lower: &lower, upper: &upper, work: &work, user_marks: overlay.user_marks };
         let mount = mounts::overlay(&layers).at(&overlay.target)?;
@@ -193,7 +191,7 @@ impl<'a> Assembly<'a> {
 
     fn lower(&mut self, layer: &Layer, mapped: bool) -> Result<OwnedFd, Problem> {
         let path = match layer {
-            Layer::Own => return Ok(paths::open_below(have(self.small.as_ref())?.as_fd(), Path::new(OWN))?),
+            Layer::Own => return Ok(have(self.own.as_ref())?.try_clone()?),
             Layer::Prepared(name) => self.prepared.stage.path(name),
             Layer::Machine(path) => path.clone(),
         };
@@ -269,75 +267,6 @@ impl<'a> Assembly<'a> {
         }
         Ok(())
     }
-
-    pub(super) fn bind(&mut self, bind: &Bind) -> Result<(), Problem> {
-        let source = bind.base.join(&bind.below);
-        let base = paths::open(&bind.base)?;
-        let opened = match bind.missing {
-            Missing::Create => paths::make_below(base.as_fd(), &bind.below),
-            Missing::Refuse | Missing::Empty => paths::open_below(base.as_fd(), &bind.below).at(&source),
-        };
-        let mount = match opened {
-            Ok(opened) => self.shown(&opened, bind).at(&source)?,
-            Err(problem) if problem.errno == Errno::NOENT && bind.missing == Missing::Empty => {
-                self.messages.push(format!(
-                    "{} is not there: {} is empty",
-                    source.display(),
-                    bind.target.display()
-                ));
-                let flags = mounts::INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
-                mounts::make("tmpfs", &[("mode", Some("0755")), ("size", Some("4k"))], flags)?
-            }
-            Err(problem) => return Err(Problem { path: Some(source), ..problem }),
-        };
-        let root = have(self.root.as_ref())?;
-        let place = paths::make_below(root.as_fd(), &bind.target)
-            .map_err(|problem| Problem { path: Some(bind.target.clone()), ..problem })?;
-        mounts::attach(mount.as_fd(), place.as_fd()).at(&bind.target)
-    }
-
-    /// A mount of an opened directory with the owner it has inside.
-    fn shown(&mut self, opened: &OwnedFd, bind: &Bind) -> Result<OwnedFd, Problem> {
-        let mount = mounts::copy(opened.as_fd(), true)?;
-        let mut set = sys::NO_SETUID | sys::NO_DEVICES;
-        if bind.read_only {
-            set |= sys::READ_ONLY;
-        }
-        let owner = rustix::fs::fstat(opened)?;
-        let users = self.owners_of(owner.st_uid, owner.st_gid)?;
-        sys::set_mount(mount.as_fd(), set, users.map(OwnedFd::as_fd)).map_err(|errno| {
-            let problem = Problem::from(errno);
-            if errno == Errno::INVAL { problem.hint(NO_MAPPING) } else { problem }
-        })?;
-        Ok(mount)
-    }
-
-    /// A user namespace in which files of this owner belong to the sandbox's user.
-    fn owners_of(&mut self, user: u32, group: u32) -> Result<Option<&OwnedFd>, Problem> {
-        let UserMap::Range { first } = self.map else { return Ok(None) };
-        if (user, group) == (UserMap::USER, UserMap::USER) {
-            return self.users().map(Some);
-        }
-        let known = self.owners.iter().position(|(owner, _)| *owner == (user, group));
-        let at = if let Some(at) = known {
-            at
-        } else {
-            let [users, groups]: [Vec<Extent>; 2] = [user, group].map(|id| users::owner_map(first, id));
-            let made = self.user_namespace(&users, &groups)?;
-            self.owners.push(((user, group), made));
-            self.owners.len() - 1
-        };
-        Ok(self.owners.get(at).map(|(_, namespace)| namespace))
-    }
-
-    pub(super) fn enter_root(&mut self) -> Result<(), Problem> {
-        let root = have(self.root.as_ref())?;
-        rustix::process::fchdir(root)?;
-        // The old root lands below the new one's own directory and is taken away from there.
-        rustix::process::pivot_root(".", ".")?;
-        rustix::mount::unmount(".", UnmountFlags::DETACH)?;
-        Ok(rustix::process::chdir("/")?)
-    }
 }
 
 /// An empty directory of `/sys`, which covers directories.
@@ -345,22 +274,6 @@ const NOTHING: &str = "kernel";
 
 /// The directory of the small file system that is a layer.
 const OWN: &str = "own";
-
-fn write_owned(
-    directory: &OwnedFd,
-    path: &Path,
-    content: &[u8],
-    owner: Option<(u32, u32)>,
-) -> Result<(), Errno> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
-    let parent = paths::make_all_owned(directory.as_fd(), parent, owner)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
-    rustix::io::write(&file, content)?;
-    owner.map_or(Ok(()), |(user, group)| {
-        rustix::fs::fchown(&file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
-    })
-}
 
 /// As an ordinary user no device can be made; then the machine's own, which hold nothing either, is shown.
 fn make_device(devices: &OwnedFd, name: &str, major: u32, minor: u32) -> Result<(), Errno> {

@@ -1,74 +1,76 @@
-//! The first process of a sandbox, from its birth to the moment it becomes the agent.
+//! The first process of a sandbox, from its birth to the execution of our own program.
 //!
-//! It was forked from a process with a single thread, so that it may allocate. It tells the launcher through one
-//! pipe, and is told to go on through another: when the launcher ends before that, so does it.
+//! It was forked from a process with a single thread, so that it may allocate. What it does is the same for many
+//! sandboxes; what it becomes is told to the program that it executes ([`super::become_sandbox`]).
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::assembly::Assembly;
 use super::failure::{At, Problem, StepFailure};
+use super::handover::Handover;
+use super::spec::executes_itself;
 use super::step::SetupStep;
-use super::{paths, sys, users};
-use crate::confine::{capabilities, landlock, rlimits, seccomp};
+use super::wire::{self, Became};
+use super::{become_sandbox, paths, sys};
 use crate::rootfs::Stage;
 
 /// What the launcher prepared for all sandboxes.
 pub(super) struct Prepared {
     pub(super) stage: Stage,
+    /// A copy of our own program.
     pub(super) program: OwnedFd,
-    pub(super) filter: seccomp::Program,
-    pub(super) limits: rlimits::Limits,
+    /// Another program that is to be the agent.
+    pub(super) agent: Option<OwnedFd>,
     pub(super) nothing: OwnedFd,
 }
 
 /// The descriptors of one sandbox.
 pub(super) struct ChildFds {
     pub(super) netns: OwnedFd,
-    pub(super) log: OwnedFd,
+    /// To the server.
+    pub(super) channel: OwnedFd,
     pub(super) join: Vec<OwnedFd>,
     pub(super) commands: Vec<OwnedFd>,
-    /// To the agent: write one byte when it listens.
-    pub(super) ready: OwnedFd,
     /// To the launcher.
     pub(super) report: OwnedFd,
-    /// From the launcher: one byte to go on.
-    pub(super) go: OwnedFd,
 }
 
 /// What the child tells the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// Everything is done but the execution.
-    Prepared { messages: Vec<String> },
+    /// All steps are done but the execution.
+    Prepared,
     /// A step failed.
     Failed(StepFailure),
 }
 
-/// Ends here, whether it becomes the agent or not.
+/// Ends here, or executes.
 pub(super) fn run(prepared: &Prepared, fds: ChildFds, steps: &[SetupStep]) -> ! {
     sys::default_signals();
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    // It is the launcher's connection, whose end the server must see.
+    let _ = rustix::stdio::dup2_stdin(&prepared.nothing);
     let mut child = Child { prepared, fds, assembly: Assembly::new(prepared) };
     for step in steps {
         if let Err(problem) = child.perform(step) {
-            child.report(&Report::Failed(problem.of(step)));
+            report(&child.fds.report, &Report::Failed(problem.of(step)));
             exit(FAILED);
         }
     }
+    child.execute();
     exit(FAILED)
 }
 
-const FAILED: i32 = 125;
+/// What a sandbox's first process ends with when it becomes no agent.
+pub(super) const FAILED: u8 = 125;
 
 #[allow(unsafe_code)]
-fn exit(code: i32) -> ! {
+fn exit(code: u8) -> ! {
     // SAFETY: ends the process without running anything that belongs to the launcher.
-    unsafe { libc::_exit(code) }
+    unsafe { libc::_exit(code.into()) }
 }
 
 struct Child<'a> {
@@ -85,25 +87,15 @@ impl Child<'_> {
             SetupStep::NewNamespaces => Ok(sys::unshare(
                 libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP,
             )?),
-            SetupStep::HostName(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
             SetupStep::FreshProc => self.assembly.make_proc(),
             SetupStep::MakeUsers(users) => self.assembly.make_users(*users),
             SetupStep::OpenWritable(layer) => self.assembly.open_writable(layer),
-            SetupStep::MakeOwnLayer(layer) => self.assembly.make_own_layer(layer),
+            SetupStep::MakeOwnLayer => self.assembly.make_own_layer(),
             SetupStep::Overlay(overlay) => self.assembly.mount_overlay(overlay),
             SetupStep::Devices => self.assembly.mount_devices(),
             SetupStep::MountSys => self.assembly.mount_sys(),
             SetupStep::MountProc => self.assembly.mount_proc(),
-            SetupStep::Bind(bind) => self.assembly.bind(bind),
-            SetupStep::EnterRoot => self.assembly.enter_root(),
-            SetupStep::LimitProcesses => self.limit(),
-            SetupStep::BecomeUser(map) => Ok(users::become_user(self.assembly.users()?, *map)?),
-            SetupStep::LimitUser(most) => Ok(rlimits::limit_processes(*most)?),
-            SetupStep::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
-            SetupStep::DropCapabilities => Ok(capabilities::drop_all()?),
-            SetupStep::Landlock(abi) => Ok(landlock::restrict(*abi)?),
-            SetupStep::FilterSystemCalls => self.standard_descriptors_then_filter(),
-            SetupStep::Execute { arguments, environment } => self.execute(arguments, environment),
+            _ => Err(super::failure::out_of_turn()),
         }
     }
 
@@ -114,88 +106,63 @@ impl Child<'_> {
         Ok(())
     }
 
-    fn limit(&self) -> Result<(), Problem> {
-        set_oom_score();
-        rustix::process::setsid()
-            .or_else(|error| if error == Errno::PERM { Ok(rustix::process::getpid()) } else { Err(error) })?;
-        Ok(self.prepared.limits.apply()?)
-    }
-
-    /// Everything that needs a call the filter may refuse, then the filter.
-    fn standard_descriptors_then_filter(&mut self) -> Result<(), Problem> {
-        rustix::stdio::dup2_stdin(&self.prepared.nothing)?;
-        rustix::stdio::dup2_stdout(&self.fds.log)?;
-        rustix::stdio::dup2_stderr(&self.fds.log)?;
-        sys::close_all_on_execution()?;
-        Ok(self.prepared.filter.apply()?)
-    }
-
-    /// Says that all is done, waits to be told to go on, and becomes the agent.
-    fn execute(&mut self, arguments: &[String], environment: &[String]) -> Result<(), Problem> {
-        let mut all = vec![crate::role::AGENT.to_owned()];
-        all.extend_from_slice(arguments);
-        all.push(format!("--ready-fd={}", keep(&self.fds.ready)?));
-        for group in &self.fds.commands {
-            all.push(format!("--command-cgroup-fd={}", keep(group)?));
-        }
-        let arguments = strings(all.iter().cloned())?;
-        let environment = strings(environment.iter().cloned())?;
-        let messages = std::mem::take(&mut self.assembly.messages);
-        self.report(&Report::Prepared { messages });
-        let mut byte = [0];
-        if rustix::io::retry_on_intr(|| rustix::io::read(&self.fds.go, &mut byte))? == 0 {
-            // The launcher is gone, and nobody knows of this sandbox.
-            exit(FAILED);
-        }
-        let error = sys::execute(self.prepared.program.as_fd(), &arguments, &environment);
-        // The launcher has said that the sandbox is there; its log has to tell.
-        let _ = rustix::io::write(
-            rustix::stdio::stderr(),
-            format!("the agent cannot be executed: {error}\n").as_bytes(),
-        );
-        exit(FAILED)
-    }
-
-    /// Failures to tell are not told: the launcher sees the end of the process.
-    fn report(&self, report: &Report) {
-        let Ok(mut bytes) = serde_json::to_vec(report) else { return };
-        bytes.push(b'\n');
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            match rustix::io::retry_on_intr(|| rustix::io::write(&self.fds.report, rest)) {
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(_) => return,
+    /// Executes our own program, which does the rest. Returns only if that fails.
+    fn execute(&self) {
+        let step = SetupStep::AwaitSandbox;
+        let mut report_fd = self.fds.report.as_fd();
+        let left = self.leave();
+        let failure = match &left {
+            Ok([reported, program, _]) => {
+                report_fd = reported.as_fd();
+                report(report_fd, &Report::Prepared);
+                let arguments = [become_sandbox::name(), become_sandbox::ARGUMENT.to_owned()];
+                Problem::from(sys::execute(program.as_fd(), &arguments, &[])).of(&step)
             }
+            Err(errno) => Problem { path: None, errno: errno.errno, hint: errno.hint }.of(&step),
+        };
+        match &left {
+            // The launcher was told that all is well, and the server listens elsewhere.
+            Ok([_, _, channel]) => drop(wire::send(channel.as_fd(), &Became::Failed(failure), &[])),
+            Err(_) => report(report_fd, &Report::Failed(failure)),
         }
+    }
+
+    /// The program to execute as the agent, where one is to be executed.
+    fn agent(&self) -> Option<BorrowedFd<'_>> {
+        let own = executes_itself(self.assembly.map()).then_some(&self.prepared.program);
+        self.prepared.agent.as_ref().or(own).map(AsFd::as_fd)
+    }
+
+    /// Leaves what was made to the program that is executed next.
+    fn leave(&self) -> Result<[OwnedFd; 3], Problem> {
+        let made = self.assembly.made()?;
+        let (nothing, channel) = (self.prepared.nothing.as_fd(), self.fds.channel.as_fd());
+        let handover = Handover {
+            channel,
+            proc: made.proc,
+            users: made.users,
+            of_root: made.of_root,
+            own: made.own,
+            root: made.root,
+            nothing,
+            agent: self.agent().unwrap_or(nothing),
+            commands: self.fds.commands.iter().map(AsFd::as_fd).collect(),
+        };
+        Ok(handover.leave([self.fds.report.as_fd(), self.prepared.program.as_fd(), channel])?)
     }
 }
 
-/// Whoever started the server may have it spared when memory is short; a sandbox is not, and its commands, which set a
-/// score for themselves, even less.
-///
-/// A process may raise its score, and lower it again to what somebody with the right to set any last gave it. We may
-/// have no such right. Then commands can go down to what was inherited, and the agent may not be above that: it would
-/// be the first to end.
-fn set_oom_score() {
-    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
-    let set = |score: &[u8]| {
-        rustix::fs::open("/proc/self/oom_score_adj", flags, rustix::fs::Mode::empty())
-            .and_then(|file| rustix::io::write(&file, score))
-    };
-    // Refused without the right, unless it was inherited, and then the next brings it back.
-    let any = set(b"-1000").is_ok();
-    // What is inherited and higher cannot be lowered: it is what commands have at least, too.
-    let _ = set(if any { b"100" } else { b"0" });
-}
-
-/// Keeps a descriptor open in the agent.
-fn keep(fd: &OwnedFd) -> Result<i32, Errno> {
-    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
-    Ok(fd.as_raw_fd())
-}
-
-fn strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, Problem> {
-    texts.map(|text| CString::new(text).map_err(|_| Problem::from(Errno::INVAL))).collect()
+/// Failures to tell are not told: the launcher sees the end of the process.
+fn report(to: impl AsFd, report: &Report) {
+    let Ok(mut bytes) = serde_json::to_vec(report) else { return };
+    bytes.push(b'\n');
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        match rustix::io::retry_on_intr(|| rustix::io::write(to.as_fd(), rest)) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(_) => return,
+        }
+    }
 }
 
 /// The empty file that is every agent's standard input.

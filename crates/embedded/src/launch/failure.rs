@@ -33,6 +33,11 @@ pub enum LaunchError {
     /// The launcher has ended; a new one can be started. No sandbox was left half made.
     #[error("the launcher has ended; start a new one")]
     Ended,
+    /// The sandbox's first process ended without a word.
+    #[error(
+        "the sandbox's first process was killed while it set the sandbox up: by its memory limit, or by somebody on this machine"
+    )]
+    Died,
     /// The description of the sandbox is too large to be handed over.
     #[error("the sandbox's description has {bytes} bytes, more than {most}; shorten its environment")]
     TooLarge {
@@ -113,6 +118,11 @@ impl Problem {
     pub(crate) fn hint(self, hint: &'static str) -> Self {
         Self { hint: Some(hint), ..self }
     }
+}
+
+/// Of a step that another process performs, or another time.
+pub(super) fn out_of_turn() -> Problem {
+    Problem::from(Errno::INVAL).hint("this step is in the wrong place of the plan")
 }
 
 impl From<Errno> for Problem {

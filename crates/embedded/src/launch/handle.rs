@@ -18,11 +18,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::LAUNCH_DEADLINE;
 use super::failure::{LaunchError, StepFailure};
 use super::process::NOTICE;
 use super::spec::LaunchSpec;
+use super::standby::{Launched, Planner, Standby, StandbyFds};
 use super::wire::{self, Answer, Exit, MOST_BYTES, MOST_FDS, Request};
-use super::{LAUNCH_DEADLINE, plan};
 use crate::facts::MachineFacts;
 use crate::role;
 use crate::rootfs::HostSystem;
@@ -62,29 +63,11 @@ pub struct LaunchFds {
     pub commands: Vec<OwnedFd>,
 }
 
-/// A sandbox whose agent is being executed.
-#[derive(Debug)]
-pub struct Launched {
-    /// Its first process.
-    pub pid: i32,
-    /// When that started, in clock ticks since boot (field 22 of `/proc/PID/stat`).
-    pub start_time: u64,
-    /// The process, whatever its number is used for later.
-    pub pidfd: OwnedFd,
-    /// One byte when the agent listens; end of file without one when it has died.
-    pub ready: OwnedFd,
-    /// What is not as it was asked for, in sentences.
-    pub messages: Vec<String>,
-    /// How it ended, once it has. Closed without a word when the launcher ends before that: the sandbox lives on.
-    pub exit: oneshot::Receiver<Exit>,
-}
-
 /// The process that makes sandboxes, as the server sees it. Dropping it ends the launcher; sandboxes stay.
 #[derive(Debug)]
 pub struct Launcher {
     shared: Arc<Shared>,
-    facts: MachineFacts,
-    system: HostSystem,
+    planner: Arc<Planner>,
     ended: watch::Receiver<bool>,
     pid: u32,
 }
@@ -95,7 +78,18 @@ struct Shared {
     numbers: AtomicU64,
     permits: Semaphore,
     /// Bounded by the permits.
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Launched, StepFailure>>>>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Process, StepFailure>>>>,
+}
+
+/// The first process of a sandbox, which has done the first half of a launch.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    /// When it started, in clock ticks since boot (field 22 of `/proc/PID/stat`).
+    pub(super) start_time: u64,
+    /// The process, whatever its number is used for later.
+    pub(super) pidfd: OwnedFd,
+    pub(super) exit: oneshot::Receiver<Exit>,
 }
 
 impl Launcher {
@@ -138,7 +132,9 @@ impl Launcher {
             let _ = tokio::task::spawn_blocking(move || process.reap()).await;
             let _ = tell.send(true);
         });
-        Ok(Self { shared, facts: options.facts, system: options.system, ended, pid })
+        let planner =
+            Planner { other_agent: options.agent.is_some(), facts: options.facts, system: options.system };
+        Ok(Self { shared, planner: Arc::new(planner), ended, pid })
     }
 
     /// Makes a sandbox. When this is dropped before it is done, what comes of it is killed.
@@ -146,23 +142,38 @@ impl Launcher {
     /// # Errors
     /// The machine cannot, a step failed, or the launcher is gone; nothing is left then.
     pub async fn launch(&self, spec: &LaunchSpec, fds: LaunchFds) -> Result<Launched, LaunchError> {
-        let steps = plan(spec, &self.facts, &self.system)?;
+        let first = StandbyFds { netns: fds.netns, join: fds.join, commands: fds.commands };
+        self.stand_by(spec, first).await?.become_sandbox(spec, fds.log).await
+    }
+
+    /// Does the first half of a launch: what is the same for many sandboxes. Of the specification only that counts;
+    /// the second half may be of another ([`Standby::is_for`]). When this is dropped before it is done, what comes of
+    /// it ends.
+    ///
+    /// # Errors
+    /// As those of [`Launcher::launch`].
+    pub async fn stand_by(&self, spec: &LaunchSpec, fds: StandbyFds) -> Result<Standby, LaunchError> {
+        let (steps, _) = self.planner.plan(spec)?;
         let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|errno| LaunchError::Message(errno.into()))?;
         let (join, commands) = (fds.join.len(), fds.commands.len());
-        let bytes = serde_json::to_vec(&Request::Launch { number, steps, join, commands })
-            .map_err(|error| LaunchError::Message(error.into()))?;
+        let request = Request::Launch { number, steps: steps.clone(), join, commands };
+        let bytes = serde_json::to_vec(&request).map_err(|error| LaunchError::Message(error.into()))?;
         let _permit = self.shared.permits.acquire().await.map_err(|_| LaunchError::Ended)?;
         let (tell, told) = oneshot::channel();
         self.shared.waiting.lock().insert(number, tell);
         let _forgotten = Forget { shared: &self.shared, number };
-        self.shared.send(&bytes, &fds).await?;
-        drop(fds);
-        match tokio::time::timeout(LAUNCH_DEADLINE + NOTICE, told).await {
-            Ok(Ok(Ok(launched))) => Ok(launched),
-            Ok(Ok(Err(failure))) => Err(LaunchError::Step(failure)),
-            Ok(Err(_)) => Err(LaunchError::Ended),
-            Err(_) => Err(LaunchError::Late { waited: LAUNCH_DEADLINE + NOTICE }),
-        }
+        self.shared.send(&bytes, &fds, &theirs).await?;
+        drop((fds, theirs));
+        let process = match tokio::time::timeout(LAUNCH_DEADLINE + NOTICE, told).await {
+            Ok(Ok(Ok(process))) => process,
+            Ok(Ok(Err(failure))) => return Err(LaunchError::Step(failure)),
+            Ok(Err(_)) => return Err(LaunchError::Ended),
+            Err(_) => return Err(LaunchError::Late { waited: LAUNCH_DEADLINE + NOTICE }),
+        };
+        Standby::new(process, ours, steps, Arc::clone(&self.planner))
     }
 
     /// The launcher's process, which may have ended.
@@ -187,11 +198,11 @@ impl Drop for Launcher {
 }
 
 impl Shared {
-    async fn send(&self, bytes: &[u8], fds: &LaunchFds) -> Result<(), LaunchError> {
+    async fn send(&self, bytes: &[u8], fds: &StandbyFds, channel: &OwnedFd) -> Result<(), LaunchError> {
         if bytes.len() > MOST_BYTES {
             return Err(LaunchError::TooLarge { bytes: bytes.len(), most: MOST_BYTES });
         }
-        let all = [&fds.netns, &fds.log].into_iter().chain(&fds.join).chain(&fds.commands);
+        let all = [&fds.netns, channel].into_iter().chain(&fds.join).chain(&fds.commands);
         let all: Vec<_> = all.map(AsFd::as_fd).take(MOST_FDS + 1).collect();
         let sent = self.socket.async_io(Interest::WRITABLE, |socket| {
             wire::send_bytes(socket.as_fd(), bytes, &all).map_err(Into::into)
@@ -256,13 +267,11 @@ async fn read(shared: &Shared) {
             }
         };
         match answer {
-            Answer::Launched { number, pid, start_time, messages } => {
-                let mut fds = fds.into_iter();
-                let (Some(pidfd), Some(ready)) = (fds.next(), fds.next()) else { return };
+            Answer::Launched { number, pid, start_time } => {
+                let Some(pidfd) = fds.into_iter().next() else { return };
                 let (tell, exit) = oneshot::channel();
                 exits.insert(pid, tell);
-                let launched = Launched { pid, start_time, pidfd, ready, messages, exit };
-                shared.hand_on(number, Ok(launched));
+                shared.hand_on(number, Ok(Process { pid, start_time, pidfd, exit }));
             }
             Answer::Failed { number, failure } => shared.hand_on(number, Err(failure)),
             Answer::Exited { pid, exit } => {
@@ -277,15 +286,15 @@ async fn read(shared: &Shared) {
 }
 
 impl Shared {
-    /// A sandbox nobody waits for any more is ended at once.
-    fn hand_on(&self, number: u64, result: Result<Launched, StepFailure>) {
+    /// A process nobody waits for any more is ended at once.
+    fn hand_on(&self, number: u64, result: Result<Process, StepFailure>) {
         let waiting = self.waiting.lock().remove(&number);
         let unwanted = match waiting {
             Some(tell) => tell.send(result).err(),
             None => Some(result),
         };
-        if let Some(Ok(launched)) = unwanted {
-            let _ = pidfd_send_signal(&launched.pidfd, Signal::KILL);
+        if let Some(Ok(process)) = unwanted {
+            let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
         }
     }
 }

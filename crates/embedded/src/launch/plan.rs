@@ -32,7 +32,8 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 ];
 
 /// The steps of a launch, in their order. The order is part of what keeps a sandbox in: groups are joined before
-/// anything is allocated, sources are opened before the root is changed, and rights go after their last use.
+/// anything is allocated, sources are opened before the root is changed, and rights go after their last use. What
+/// differs from sandbox to sandbox comes late: it waits for nothing that could have been done ahead.
 ///
 /// # Errors
 /// The machine lacks something without which there is no sandbox.
@@ -46,14 +47,17 @@ pub fn plan(
         SetupStep::JoinControlGroups,
         SetupStep::EnterNetwork,
         SetupStep::NewNamespaces,
-        SetupStep::HostName(host_name(spec).to_owned()),
         SetupStep::FreshProc,
         SetupStep::MakeUsers(spec.users),
         SetupStep::OpenWritable(spec.writable.clone()),
-        SetupStep::MakeOwnLayer(OwnLayer { files: own_files(spec), directories: places(spec, system) }),
+        SetupStep::MakeOwnLayer,
     ];
     steps.extend(root(spec, facts, system));
-    steps.extend([SetupStep::Devices, SetupStep::MountSys, SetupStep::MountProc]);
+    steps.extend([SetupStep::Devices, SetupStep::MountSys, SetupStep::MountProc, SetupStep::AwaitSandbox]);
+    steps.extend([
+        SetupStep::HostName(host_name(spec).to_owned()),
+        SetupStep::FillOwnLayer(OwnLayer { files: own_files(spec), directories: places(spec, system) }),
+    ]);
     steps.extend(spec.binds.iter().cloned().map(SetupStep::Bind));
     steps.extend([SetupStep::EnterRoot, SetupStep::LimitProcesses, SetupStep::BecomeUser(spec.users)]);
     if let Some(most) = spec.processes.filter(|_| !facts.privileged && facts.counts_processes_apart()) {

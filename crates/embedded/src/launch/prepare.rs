@@ -12,7 +12,6 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use super::child::{self, Prepared};
 use super::failure::{At, Problem, StepFailure};
 use super::sys;
-use crate::confine::{rlimits, seccomp};
 use crate::facts::MachineFacts;
 use crate::rootfs::{HostSystem, Owner, Stage, StageOptions};
 
@@ -32,10 +31,11 @@ pub(super) fn all(
     };
     let options = StageOptions { at: stage, system, owner, hidden };
     let stage = Stage::prepare(&options).map_err(|problem| problem.of(&"prepare the shared layers"))?;
-    let own = Path::new("/proc/self/exe");
-    let program = sealed_copy(agent.unwrap_or(own)).map_err(|problem| problem.of(&"copy the agent"))?;
+    let copy = |path: &Path| sealed_copy(path).map_err(|problem| problem.of(&"copy the agent"));
+    let program = copy(Path::new("/proc/self/exe"))?;
+    let agent = agent.map(copy).transpose()?;
     let nothing = child::nothing().map_err(|problem| problem.of(&"open standard input"))?;
-    Ok(Prepared { stage, program, filter: seccomp::program(), limits: rlimits::limits(), nothing })
+    Ok(Prepared { stage, program, agent, nothing })
 }
 
 /// What is mounted outside later still appears here, as sources of sandboxes to come; not the other way round.

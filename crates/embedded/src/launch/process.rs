@@ -1,8 +1,8 @@
 //! The launcher: a small process with a single thread that makes sandboxes.
 //!
-//! It serves the server that started it and ends with it; sandboxes stay. A child that is not told to go on before
-//! the launcher ends gives up, so that no sandbox is left half made, and the server hears of a sandbox before that
-//! is told to go on, so that none runs unknown.
+//! It serves the server that started it and ends with it; sandboxes stay. It sees its children through the first half
+//! of a launch. The second they get from the server, which has heard of them by then, so that none runs unknown; a
+//! child whose server has gone, or gave up on it, ends.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -59,7 +59,7 @@ struct Launcher {
     signals: OwnedFd,
     prepared: Prepared,
     buffer: Vec<u8>,
-    /// Children that are not told to go on yet, by their process ids. The server bounds how many.
+    /// Children that have not said yet what came of it, by their process ids. The server bounds how many.
     unfinished: BTreeMap<i32, Unfinished>,
 }
 
@@ -69,8 +69,6 @@ struct Unfinished {
     pidfd: OwnedFd,
     report: OwnedFd,
     heard: Vec<u8>,
-    go: OwnedFd,
-    ready: OwnedFd,
     started: Instant,
 }
 
@@ -145,30 +143,22 @@ impl Launcher {
             return Err(Errno::BADMSG);
         }
         let mut fds = fds.into_iter();
-        let (Some(netns), Some(log)) = (fds.next(), fds.next()) else { return Err(Errno::BADMSG) };
+        let (Some(netns), Some(channel)) = (fds.next(), fds.next()) else { return Err(Errno::BADMSG) };
         let join: Vec<OwnedFd> = fds.by_ref().take(join).collect();
         let commands = fds.collect();
-        let [(report, child_report), (child_go, go), (ready, child_ready)] = [pipe()?, pipe()?, pipe()?];
+        let (report, child_report) = pipe_with(PipeFlags::CLOEXEC)?;
         // SAFETY: this process has a single thread.
         match unsafe { sys::fork_into_process_namespace() }? {
             Forked::Child => {
                 // Otherwise it would hear itself when the launcher is gone.
-                drop((report, go, ready));
-                let fds = ChildFds {
-                    netns,
-                    log,
-                    join,
-                    commands,
-                    ready: child_ready,
-                    report: child_report,
-                    go: child_go,
-                };
+                drop(report);
+                let fds = ChildFds { netns, channel, join, commands, report: child_report };
                 self.forget_in_child();
                 child::run(&self.prepared, fds, steps)
             }
             Forked::Parent(pid, pidfd) => {
                 let (heard, started) = (Vec::new(), Instant::now());
-                Ok((pid, Unfinished { number, pidfd, report, heard, go, ready, started }))
+                Ok((pid, Unfinished { number, pidfd, report, heard, started }))
             }
         }
     }
@@ -177,8 +167,7 @@ impl Launcher {
     #[allow(unsafe_code)]
     fn forget_in_child(&self) {
         use std::os::fd::AsRawFd;
-        let others =
-            self.unfinished.values().flat_map(|child| [&child.pidfd, &child.report, &child.go, &child.ready]);
+        let others = self.unfinished.values().flat_map(|child| [&child.pidfd, &child.report]);
         for fd in others.chain([&self.socket, &self.signals]) {
             // SAFETY: this process ends without dropping the launcher's state, so that nothing closes them again.
             unsafe { libc::close(fd.as_raw_fd()) };
@@ -205,12 +194,9 @@ impl Launcher {
             Report::Failed(failure) => {
                 wire::send(self.socket.as_fd(), &Answer::Failed { number, failure }, &[])
             }
-            Report::Prepared { messages } => {
-                let answer = Answer::Launched { number, pid, start_time: start_time(pid), messages };
-                wire::send(self.socket.as_fd(), &answer, &[child.pidfd.as_fd(), child.ready.as_fd()])?;
-                // It may have been killed meanwhile; then its end is told of.
-                let _ = rustix::io::write(&child.go, b"g");
-                Ok(())
+            Report::Prepared => {
+                let answer = Answer::Launched { number, pid, start_time: start_time(pid) };
+                wire::send(self.socket.as_fd(), &answer, &[child.pidfd.as_fd()])
             }
         }
     }
@@ -255,10 +241,6 @@ fn died() -> Report {
                 .to_owned(),
         ),
     })
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
-    pipe_with(PipeFlags::CLOEXEC)
 }
 
 /// When the process started, in clock ticks since boot: with its number it names the process for good.

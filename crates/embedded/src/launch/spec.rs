@@ -68,6 +68,22 @@ impl UserMap {
     pub const COUNT: u32 = 65_536;
     /// The id inside of the user whom the agent and all commands run as; the AIO sandbox calls it `gem`.
     pub const USER: u32 = 1000;
+
+    /// The ids outside of the sandbox's own user; `None` where that is us.
+    pub(super) fn owner(self) -> Option<(u32, u32)> {
+        match self {
+            Self::Range { first } => Some((first + Self::USER, first + Self::USER)),
+            Self::Single => None,
+        }
+    }
+}
+
+/// Whether the program that waits to become an agent has to execute itself for it, in the sandbox's user namespace.
+///
+/// What `/proc` shows of a process that nobody may look into belongs to root in the user namespace in which its program
+/// was executed. With one user only that is the sandbox's own user, which could see the agent's descriptors.
+pub(super) fn executes_itself(users: UserMap) -> bool {
+    users == UserMap::Single
 }
 
 /// What a sandbox sees as its system.

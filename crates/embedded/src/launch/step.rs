@@ -26,8 +26,8 @@ pub enum SetupStep {
     MakeUsers(UserMap),
     /// Open what holds the files the sandbox writes.
     OpenWritable(WritableLayer),
-    /// Make the layer of what differs from sandbox to sandbox, in memory.
-    MakeOwnLayer(OwnLayer),
+    /// Make room in memory for what differs from sandbox to sandbox.
+    MakeOwnLayer,
     /// Mount a directory whose lower layers are shared and whose top is the sandbox's own.
     Overlay(Overlay),
     /// Mount `/dev`, with the devices every program expects and terminals of its own.
@@ -36,6 +36,11 @@ pub enum SetupStep {
     MountProc,
     /// Mount a `/sys` with nothing of the machine's but the numbers of its processors.
     MountSys,
+    /// Execute our own program and wait, in it, for the sandbox that all this is for. What comes before is the same for
+    /// many sandboxes, and can be done ahead.
+    AwaitSandbox,
+    /// Fill in what differs from sandbox to sandbox.
+    FillOwnLayer(OwnLayer),
     /// Show a directory of the machine.
     Bind(Bind),
     /// Make all this the root directory, and let go of the machine's.
@@ -91,12 +96,20 @@ pub struct Overlay {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layer {
-    /// What [`SetupStep::MakeOwnLayer`] made.
+    /// What [`SetupStep::MakeOwnLayer`] made and [`SetupStep::FillOwnLayer`] fills.
     Own,
     /// What the launcher prepared under this name.
     Prepared(String),
     /// A directory of the machine.
     Machine(PathBuf),
+}
+
+/// The steps before [`SetupStep::AwaitSandbox`], and those after it.
+pub(super) fn split(mut steps: Vec<SetupStep>) -> (Vec<SetupStep>, Vec<SetupStep>) {
+    let first = steps.iter().position(|step| *step == SetupStep::AwaitSandbox).unwrap_or(steps.len());
+    let mut rest = steps.split_off(first);
+    rest.retain(|step| *step != SetupStep::AwaitSandbox);
+    (steps, rest)
 }
 
 impl fmt::Display for SetupStep {
@@ -109,7 +122,11 @@ impl fmt::Display for SetupStep {
             Self::FreshProc => f.write_str("make a fresh /proc"),
             Self::MakeUsers(users) => write!(f, "make users: {users}"),
             Self::OpenWritable(layer) => write!(f, "keep what is written in {layer}"),
-            Self::MakeOwnLayer(layer) => write!(f, "{layer}"),
+            Self::MakeOwnLayer => {
+                f.write_str("make a layer in memory for what differs from sandbox to sandbox")
+            }
+            Self::AwaitSandbox => f.write_str("execute our own program, and wait in it for the sandbox"),
+            Self::FillOwnLayer(layer) => write!(f, "{layer}"),
             Self::Overlay(overlay) => write!(f, "{overlay}"),
             Self::Devices => {
                 f.write_str("mount /dev with null, zero, full, random, urandom, tty, pts and shm")
@@ -131,7 +148,7 @@ impl fmt::Display for SetupStep {
 }
 
 fn show_execute(f: &mut fmt::Formatter<'_>, arguments: &[String], environment: &[String]) -> fmt::Result {
-    write!(f, "execute the agent: {}; environment:", arguments.join(" "))?;
+    write!(f, "become the agent: {}; environment:", arguments.join(" "))?;
     for variable in environment {
         // The values may be secrets.
         write!(f, " {}", variable.split('=').next().unwrap_or_default())?;

@@ -154,6 +154,22 @@ pub(crate) fn close_all_on_execution() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Closes all descriptors from `first` to `last`.
+#[allow(unsafe_code)]
+pub(crate) fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: numbers. Whoever owned what is closed must not use it again, which callers see to.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+    Ok(())
+}
+
+/// Makes `number` a copy of the descriptor, open also in a program that is executed. What it was is closed.
+#[allow(unsafe_code)]
+pub(crate) fn copy_to(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
+    // SAFETY: numbers. Whoever owned `number` must not use it again, which callers see to.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into())?;
+    Ok(())
+}
+
 /// Handles no signal and blocks none, as a fresh program expects.
 #[allow(unsafe_code)]
 pub(crate) fn default_signals() {

@@ -17,6 +17,9 @@ pub(crate) struct Extent {
     pub(crate) count: u32,
 }
 
+/// The machine's root, to whom most directories belong that are shown.
+pub(crate) const ROOT: u32 = 0;
+
 /// The map of a sandbox's users.
 pub(crate) fn sandbox_map(users: UserMap) -> Vec<Extent> {
     match users {
@@ -72,12 +75,15 @@ const NOBODY_ELSE: u32 = 60_999;
 /// and one sandbox could use it up.
 pub(crate) fn make(
     proc: BorrowedFd<'_>,
-    creator: Option<u32>,
+    map: UserMap,
     users: &[Extent],
     groups: &[Extent],
 ) -> Result<OwnedFd, Problem> {
     // As long as this lives we are the namespace's owner, who may look at it without a right to look at any process.
-    let _owner = creator.map(Effective::become_user).transpose()?;
+    let _owner = match map {
+        UserMap::Range { first } => Some(Effective::become_user(first)?),
+        UserMap::Single => None,
+    };
     let holder = Holder::start()?;
     let write = |name: &str, map: &[Extent]| {
         let text: String =

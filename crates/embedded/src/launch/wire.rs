@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::failure::StepFailure;
+use super::spec::UserMap;
 use super::step::SetupStep;
 use crate::facts::MachineFacts;
 use crate::rootfs::HostSystem;
@@ -34,8 +35,28 @@ pub(super) enum Request {
         hidden: Vec<PathBuf>,
         agent: Option<PathBuf>,
     },
-    /// Descriptors: network namespace, log, then those to join, then those of commands.
+    /// The first half of a launch. Descriptors: network namespace, the channel to the server, then those of groups to
+    /// join, then those of commands.
     Launch { number: u64, steps: Vec<SetupStep>, join: usize, commands: usize },
+}
+
+/// From the server to a sandbox's first process: the second half. Descriptors: log, and what tells when the agent listens.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Become {
+    pub(super) users: UserMap,
+    /// The agent is a program that is executed ([`super::handover::Handover::agent`]).
+    pub(super) execute: bool,
+    pub(super) steps: Vec<SetupStep>,
+}
+
+/// What the process answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Became {
+    /// All is done but the start of the agent.
+    Sandbox {
+        messages: Vec<String>,
+    },
+    Failed(StepFailure),
 }
 
 /// From the launcher.
@@ -43,12 +64,11 @@ pub(super) enum Request {
 pub(super) enum Answer {
     Prepared,
     NotPrepared(StepFailure),
-    /// Descriptors: of the process, and the one that tells when the agent listens.
+    /// The first half is done. Descriptor: of the process.
     Launched {
         number: u64,
         pid: i32,
         start_time: u64,
-        messages: Vec<String>,
     },
     Failed {
         number: u64,
