@@ -38,16 +38,19 @@ pub fn run(options: &Options) -> io::Result<()> {
     spawn::close_inherited_on_exec();
     // Before anything else that takes time: connections wait in the kernel's queue from here on.
     let listener = server::bind(options.listen)?;
+    let front = Builder::new_current_thread().enable_all().build()?;
+    // Registered before the first request, so that no signal ends the agent without its rites.
+    let (mut terminate, mut interrupt) = {
+        let _runtime = front.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    // Not earlier: the kernel drops a signal that process 1 has no handler for. Not later: whoever waits for it can
+    // connect while the rest is made.
+    inherited::announce(options.ready_fd)?;
     let reaper = Reaper::start()?;
     let app = App::new(options, reaper)?;
     let workers = worker_runtime()?;
-    let front = Builder::new_current_thread().enable_all().build()?;
     let served = front.block_on(async {
-        // Registered before the first request, so that no signal ends the agent without its rites.
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        // Not earlier: the kernel drops a signal that process 1 has no handler for.
-        inherited::announce(options.ready_fd)?;
         let shutdown = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
