@@ -15,7 +15,7 @@ use super::entry::{Entry, Turn};
 use super::error::{StartError, chain};
 use super::inner::Inner;
 use super::plan::{self, Action, Main};
-use super::{end, pause, process, relays, remove, start};
+use super::{end, pause, process, relays, remove, standby, start};
 use crate::cgroup::CgroupLayout;
 use crate::relay::Listed;
 use crate::state::Stored;
@@ -42,14 +42,15 @@ pub(crate) async fn adopt_all(inner: &Arc<Inner>) -> Result<(), StartError> {
         }
     }
     let listed = inner.relays.current().list().await.map_err(StartError::Relay)?;
+    let standbys = standby::sweep(inner).await;
     sweep(inner, &half, &listed).await;
     for entry in &found {
         adopt(inner, entry).await;
     }
     let slots: BTreeSet<u32> = inner.places.lock().slots().into_iter().collect();
     match inner.network.sweep(slots).await {
-        Ok(0) => {}
-        Ok(count) => inner.metrics.swept(count),
+        // Networks that were prepared ahead, and that the kernel is still taking away, are not lost ones.
+        Ok(count) => inner.metrics.swept(count.saturating_sub(standbys)),
         Err(error) => tracing::error!(error = chain(&error), "networks of nobody cannot be removed"),
     }
     inner.relays.serve_names(&inner.network).await;
@@ -78,9 +79,11 @@ async fn sweep(inner: &Arc<Inner>, half: &[SandboxId], listed: &[Listed]) {
             }
         }
     }
+    let incarnations =
+        inner.entries().into_iter().map(|entry| entry.with(|record| record.incarnation.clone()));
+    let known: BTreeSet<String> = incarnations.collect();
     for name in inner.cgroups.list() {
-        let known = SandboxId::new(&name).ok().is_some_and(|id| inner.entry(&id).is_some());
-        if !known {
+        if !known.contains(&name) {
             swept += 1;
             tracing::warn!(cgroup = name, "ending processes of no sandbox");
             if let Err(error) = inner.cgroup(move |cgroups| cgroups.discard(&name, SWEEP)).await {
@@ -176,8 +179,8 @@ fn remove_left(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: Turn) {
 /// Takes over a sandbox whose processes run.
 async fn running(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: Turn, record: &Record, pidfd: OwnedFd) {
     let Some(process) = &record.life.process else { return };
-    let id = entry.id.to_string();
-    let cgroup = inner.cgroup(move |cgroups| cgroups.adopt(&id)).await.unwrap_or_else(|failure| {
+    let name = record.incarnation.clone();
+    let cgroup = inner.cgroup(move |cgroups| cgroups.adopt(&name)).await.unwrap_or_else(|failure| {
         tracing::warn!(sandbox_id = %entry.id, error = chain(&failure), "its control group cannot be used");
         None
     });

@@ -17,6 +17,7 @@ use super::inner::{Inner, Slot};
 use super::places::{self, Place};
 use super::request::Asked;
 use super::sameness::{check_extensions, check_same};
+use super::standby::Ready;
 use super::{mounts, remove, start, unlimited};
 use crate::launch::spec::UserMap;
 use crate::relay::RelayError;
@@ -43,9 +44,11 @@ pub(crate) async fn create(
             Some(_) => Vec::new(),
             None => look_at_directories(inner, spec, &asked, deadline).await?,
         };
-        match inner.insert(&spec.id, || new_entry(inner, spec, &asked, notes))? {
+        let mut standby = None;
+        match inner.insert(&spec.id, || new_entry(inner, spec, &asked, notes, &mut standby))? {
             Slot::New(entry, turn) => {
-                let result = make(inner, &entry, turn, deadline).await;
+                let result = make(inner, &entry, turn, standby, deadline).await;
+                inner.standbys.look_again();
                 inner.metrics.created(result.is_ok(), started.elapsed());
                 return result;
             }
@@ -130,14 +133,20 @@ async fn look_at_directories(
     Ok(notes)
 }
 
-/// A new sandbox in memory, with a place.
+/// A new sandbox in memory, with a place; that of one that was prepared ahead where there is one.
 fn new_entry(
     inner: &Inner,
     spec: &SandboxSpec,
     asked: &Asked,
     notes: Vec<String>,
+    standby: &mut Option<Ready>,
 ) -> Result<(Arc<Entry>, Turn), BackendError> {
-    let Some(Place { port, slot }) = inner.places.lock().take() else {
+    let place = inner.places.lock().take(|| {
+        *standby = inner.standbys.take(&asked.network);
+        inner.metrics.standby(inner.standbys.count());
+        standby.as_ref().map(|ready| ready.slot)
+    });
+    let Some(Place { port, slot }) = place else {
         let message = format!(
             "every port of {} is taken (SANDBOX_PORT_RANGE); delete some sandboxes, or widen the range",
             inner.settings.ports
@@ -145,9 +154,10 @@ fn new_entry(
         return Err(BackendError::QuotaExceeded { message });
     };
     let users = if inner.facts.privileged { places::users(slot) } else { UserMap::Single };
+    let incarnation = standby.as_ref().map(|ready| ready.incarnation.clone());
     let record = Record {
         id: spec.id.clone(),
-        incarnation: Uuid::new_v4().to_string(),
+        incarnation: incarnation.unwrap_or_else(|| Uuid::new_v4().to_string()),
         created_at: Timestamp::now(),
         identity: spec.identity(),
         contract: inner.settings.storage.contract,
@@ -179,9 +189,10 @@ async fn make(
     inner: &Arc<Inner>,
     entry: &Arc<Entry>,
     turn: Turn,
+    standby: Option<Ready>,
     deadline: Instant,
 ) -> Result<Arc<Sandbox>, BackendError> {
-    let result = try_make(inner, entry, &turn, deadline).await;
+    let result = try_make(inner, entry, &turn, standby, deadline).await;
     if let Err(error) = result {
         tracing::warn!(sandbox_id = %entry.id, %error, "it cannot be made; removing what was made of it");
         if remove::mark(inner, entry, &turn).is_err() || remove::remove(inner, entry, &turn).await.is_err() {
@@ -198,12 +209,13 @@ async fn try_make(
     inner: &Arc<Inner>,
     entry: &Arc<Entry>,
     turn: &Turn,
+    standby: Option<Ready>,
     deadline: Instant,
 ) -> Result<(), BackendError> {
     let permit = inner.turn_to_start(deadline).await?;
     inner.write(entry, turn, |_| ())?;
-    listen(inner, entry, turn).await?;
-    let started = timeout_at(deadline, start::start(inner, entry, turn)).await;
+    let starting = start::start(inner, entry, turn, standby, listen(inner, entry, turn));
+    let started = timeout_at(deadline, starting).await;
     let started = started.map_err(|_| super::error::timed_out("starting the sandbox", CREATE_LIMIT))?;
     let mut ready = started.map_err(|failure| failure.into_backend(&entry.id))?;
     drop(permit);
@@ -213,7 +225,7 @@ async fn try_make(
         let last_words = inner.log(&entry.id).last_words();
         return Err(StartFailure::Ended { last_words }.into_backend(&entry.id));
     };
-    inner.write(entry, turn, |record| record.life.phase = Phase::Live)?;
+    entry.tell_of(turn, &inner.state, &inner.settings.node_host)?;
     entry.happened(false, "Created", "made, with its address");
     if listens {
         start::is_ready(inner, entry, start);

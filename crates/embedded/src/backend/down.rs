@@ -89,6 +89,9 @@ pub async fn down(directory: &Path, facts: &MachineFacts, purge: bool) -> Result
     for id in records.iter().map(|record| &record.id).chain(&half) {
         state.discard(id)?;
     }
+    for incarnation in state.standbys() {
+        state.discard_standby(&incarnation)?;
+    }
     trash::empty(&state.trash())?;
     if purge {
         remove(&state)?;

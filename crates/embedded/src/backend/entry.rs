@@ -48,6 +48,8 @@ struct Inside {
     record: Record,
     /// The record in the file is an older one, because this one could not be written.
     unsaved: bool,
+    /// The record in the file says already that callers were told of it.
+    ahead: bool,
     now: Now,
     open: Open,
     events: VecDeque<SandboxEvent>,
@@ -77,6 +79,7 @@ impl Entry {
             inside: Mutex::new(Inside {
                 record,
                 unsaved: false,
+                ahead: false,
                 now,
                 open: Open::default(),
                 events: VecDeque::new(),
@@ -148,6 +151,39 @@ impl Entry {
         Ok(())
     }
 
+    /// The same of a sandbox whose processes were just started. If callers were not told of it yet, its file says that
+    /// they were: then nothing has to be written before they are ([`Entry::tell_of`]). A server that finds the file after
+    /// a crash in between keeps a sandbox that whoever asked for it finds when he asks again.
+    pub(crate) fn write_ahead(
+        &self,
+        _turn: &Turn,
+        state: &StateDir,
+        node_host: &str,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), BackendError> {
+        let mut record = self.record();
+        change(&mut record);
+        let phase = record.life.phase;
+        if phase == Phase::Making {
+            record.life.phase = Phase::Live;
+        }
+        state.write(&record).map_err(|source| error::state(&self.id, source))?;
+        record.life.phase = phase;
+        self.keep(record, false, node_host);
+        self.inside.lock().ahead = true;
+        Ok(())
+    }
+
+    /// Answers show it from now on. Its file says so, or does after this.
+    pub(crate) fn tell_of(&self, turn: &Turn, state: &StateDir, node_host: &str) -> Result<(), BackendError> {
+        if !self.inside.lock().ahead {
+            return self.write(turn, state, node_host, |record| record.life.phase = Phase::Live);
+        }
+        self.inside.lock().record.life.phase = Phase::Live;
+        self.publish(node_host);
+        Ok(())
+    }
+
     /// Changes the record in any case: something has happened that cannot be refused. It is unsaved then until a
     /// record of this sandbox can be written again.
     pub(crate) fn write_if_possible(
@@ -183,6 +219,7 @@ impl Entry {
             let mut inside = self.inside.lock();
             inside.record = record;
             inside.unsaved = unsaved;
+            inside.ahead = false;
         }
         self.publish(node_host);
     }

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::cgroup::CgroupError;
 use crate::launch::LaunchError;
-use crate::network::NetworkError;
+use crate::network::{NetworkError, PolicyError};
 use crate::relay::RelayError;
 use crate::settings::SettingsProblem;
 use crate::state::StateError;
@@ -83,8 +83,14 @@ pub(crate) enum StartFailure {
     Log(#[source] std::io::Error),
     #[error("the directory of its files cannot be made")]
     Files(#[source] std::io::Error),
+    #[error("files prepared ahead cannot be removed")]
+    Standby(#[source] StateError),
+    #[error("what it may reach cannot be decided")]
+    Policy(#[source] PolicyError),
     #[error("its processes cannot be started")]
     Launch(#[source] LaunchError),
+    #[error("its port cannot be opened")]
+    Address(#[source] BackendError),
     #[error("its address cannot be opened")]
     Relay(#[source] RelayError),
     #[error("a descriptor cannot be copied")]
@@ -105,6 +111,9 @@ impl StartFailure {
     pub(crate) fn into_backend(self, id: &SandboxId) -> BackendError {
         if let Self::Launch(error @ LaunchError::TooLarge { .. }) = &self {
             return BackendError::Refused { message: error.to_string() };
+        }
+        if let Self::Address(error) = self {
+            return error;
         }
         let message = format!("sandbox '{id}' cannot be started: {}", chain(&self));
         // The message has all of it already.

@@ -17,6 +17,7 @@ use super::log::Log;
 use super::metrics::Metrics;
 use super::places::Places;
 use super::relays::Relays;
+use super::standby::Standbys;
 use crate::cgroup::{CgroupError, Cgroups, SandboxCgroup};
 use crate::facts::MachineFacts;
 use crate::launch::{LaunchError, LaunchFds, LaunchSpec, Launched, Launcher, LauncherOptions};
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) relays: Relays,
     pub(crate) metrics: Metrics,
     pub(crate) places: Mutex<Places>,
+    pub(crate) standbys: Standbys,
     sandboxes: RwLock<BTreeMap<SandboxId, Arc<Entry>>>,
     starts: Semaphore,
     launcher: tokio::sync::Mutex<Option<Arc<Launcher>>>,
@@ -73,6 +75,7 @@ impl Inner {
             relays: parts.relays,
             metrics: parts.metrics,
             places: Mutex::new(places),
+            standbys: Standbys::default(),
             sandboxes: RwLock::default(),
             starts: Semaphore::new(STARTS),
             launcher: tokio::sync::Mutex::default(),
@@ -143,6 +146,16 @@ impl Inner {
         entry.write(turn, &self.state, &self.settings.node_host, change)
     }
 
+    /// The same, and the file says already that callers were told of it.
+    pub(crate) fn write_ahead(
+        &self,
+        entry: &Entry,
+        turn: &Turn,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), BackendError> {
+        entry.write_ahead(turn, &self.state, &self.settings.node_host, change)
+    }
+
     pub(crate) fn know(&self, entry: &Entry, change: impl FnOnce(&mut super::status::Now)) {
         entry.know(&self.settings.node_host, change);
     }
@@ -211,7 +224,7 @@ impl Inner {
         }
     }
 
-    async fn replace_launcher(&self, ended: &Arc<Launcher>) {
+    pub(crate) async fn replace_launcher(&self, ended: &Arc<Launcher>) {
         let mut slot = self.launcher.lock().await;
         if slot.as_ref().is_some_and(|launcher| Arc::ptr_eq(launcher, ended)) {
             *slot = None;
@@ -249,6 +262,6 @@ pub(crate) enum Slot {
 }
 
 /// The launcher itself is gone; what it was asked for may not have happened.
-fn is_gone(error: &LaunchError) -> bool {
+pub(crate) fn is_gone(error: &LaunchError) -> bool {
     matches!(error, LaunchError::Ended)
 }

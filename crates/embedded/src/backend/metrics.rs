@@ -23,6 +23,8 @@ struct Inner {
     swept: Counter,
     relay_restarts: Counter,
     disk_used: Gauge,
+    standby: Gauge,
+    standby_taken: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +47,8 @@ impl Metrics {
             swept: Counter::default(),
             relay_restarts: Counter::default(),
             disk_used: Gauge::default(),
+            standby: Gauge::default(),
+            standby_taken: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("stockade_embedded");
         registry.register("create_seconds", "Creates of new sandboxes by outcome", inner.creates.clone());
@@ -74,6 +78,12 @@ impl Metrics {
             "Bytes that files of sandboxes outside their mounts took when they were last measured",
             inner.disk_used.clone(),
         );
+        registry.register("standby", "Sandboxes that are prepared ahead and wait", inner.standby.clone());
+        registry.register(
+            "standby_taken",
+            "Sandboxes that became of one that was prepared ahead",
+            inner.standby_taken.clone(),
+        );
         Self(Arc::new(inner))
     }
 
@@ -101,6 +111,15 @@ impl Metrics {
     /// In all sandboxes together.
     pub(crate) fn disk_used(&self, bytes: u64) {
         self.0.disk_used.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// So many wait.
+    pub(crate) fn standby(&self, count: usize) {
+        self.0.standby.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn standby_taken(&self) {
+        self.0.standby_taken.inc();
     }
 
     pub(crate) fn relay_restarted(&self) {

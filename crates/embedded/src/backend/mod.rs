@@ -21,6 +21,7 @@ mod relays;
 mod remove;
 mod request;
 mod sameness;
+mod standby;
 mod start;
 mod status;
 mod tend;
@@ -123,6 +124,7 @@ impl EmbeddedBackend {
         let tasks = vec![
             tokio::spawn(relays::follow(Arc::clone(&inner), events)).abort_handle(),
             tokio::spawn(tend::run(Arc::clone(&inner))).abort_handle(),
+            tokio::spawn(standby::run(Arc::clone(&inner))).abort_handle(),
         ];
         Ok(Arc::new(Self { inner, tasks }))
     }

@@ -54,14 +54,24 @@ impl Places {
         Self { range, ports, next_port: range.first(), first_slot, slots, foreign }
     }
 
-    /// A place for a new sandbox; `None` when there is none left.
-    pub(crate) fn take(&mut self) -> Option<Place> {
+    /// A place for a new sandbox; `None` when there is none left. Its slot may be one that was taken before.
+    pub(crate) fn take(&mut self, slot: impl FnOnce() -> Option<u32>) -> Option<Place> {
+        let port = self.free_port()?;
+        let slot = slot().or_else(|| self.take_slot())?;
+        self.ports.insert(port);
+        Some(Place { port, slot })
+    }
+
+    /// A slot alone, for a sandbox to come.
+    pub(crate) fn take_slot(&mut self) -> Option<u32> {
         let mut slots = (0..SLOTS).map(|step| (self.first_slot + step) % SLOTS);
         let slot = slots.find(|slot| !self.slots.contains(slot) && !self.foreign.contains(slot))?;
-        let port = self.free_port()?;
-        self.ports.insert(port);
         self.slots.insert(slot);
-        Some(Place { port, slot })
+        Some(slot)
+    }
+
+    pub(crate) fn give_back_slot(&mut self, slot: u32) {
+        self.slots.remove(&slot);
     }
 
     /// Another port instead of one that somebody else on this machine has.
@@ -146,12 +156,12 @@ mod tests {
     fn nothing_is_given_out_twice() {
         let mut places = mk_places(100, 102);
         places.claim(Place { port: 101, slot: 0 });
-        let first = places.take().unwrap();
-        let second = places.take().unwrap();
+        let first = places.take(|| None).unwrap();
+        let second = places.take(|| None).unwrap();
         assert_eq!((first, second), (Place { port: 100, slot: 1 }, Place { port: 102, slot: 2 }));
-        assert_eq!(places.take(), None);
+        assert_eq!(places.take(|| None), None);
         places.give_back(first);
-        assert_eq!(places.take(), Some(first));
+        assert_eq!(places.take(|| None), Some(first));
     }
 
     #[test]
@@ -159,14 +169,14 @@ mod tests {
         let of = |machine: &str| {
             let mut places = Places::new(PortRange::DEFAULT, machine);
             places.foreign.clear();
-            places.take().unwrap().slot
+            places.take(|| None).unwrap().slot
         };
         let one = "0c1d2e3f-0000-4000-8000-000000000001";
         assert_eq!(of(one), of(one));
         assert_ne!(of(one), of("0c1d2e3f-0000-4000-8000-000000000002"));
         let mut last = mk_places(100, 110);
         last.first_slot = SLOTS - 1;
-        assert_eq!([last.take().unwrap().slot, last.take().unwrap().slot], [SLOTS - 1, 0]);
+        assert_eq!([last.take(|| None).unwrap().slot, last.take(|| None).unwrap().slot], [SLOTS - 1, 0]);
     }
 
     #[test]
@@ -174,7 +184,7 @@ mod tests {
         let mut places = mk_places(100, 103);
         let mut ports = Vec::new();
         for _ in 0..5 {
-            let place = places.take().unwrap();
+            let place = places.take(|| None).unwrap();
             ports.push(place.port);
             places.give_back(place);
         }
@@ -184,7 +194,7 @@ mod tests {
     #[test]
     fn a_port_of_somebody_else_is_exchanged() {
         let mut places = mk_places(100, 101);
-        let place = places.take().unwrap();
+        let place = places.take(|| None).unwrap();
         assert_eq!(places.another_port(place.port), Some(101));
         assert_eq!(places.another_port(101), Some(100));
     }

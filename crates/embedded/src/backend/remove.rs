@@ -73,8 +73,8 @@ pub(crate) async fn remove(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) 
         failures.push(format!("address: {}", chain(&error)));
     }
     end_processes(inner, entry).await;
-    let id = entry.id.to_string();
-    if let Err(error) = inner.cgroup(move |cgroups| cgroups.discard(&id, GROUPS)).await {
+    let name = entry.with(|record| record.incarnation.clone());
+    if let Err(error) = inner.cgroup(move |cgroups| cgroups.discard(&name, GROUPS)).await {
         failures.push(format!("processes: {}", chain(&error)));
     }
     // Its main process may be in no group.
@@ -89,6 +89,7 @@ pub(crate) async fn remove(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) 
     inner.trash.collect();
     entry.set_open(turn, |open| *open = super::entry::Open { start: open.start + 1, ..Default::default() });
     inner.forget(entry);
+    inner.standbys.look_again();
     Ok(())
 }
 

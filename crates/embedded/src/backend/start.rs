@@ -1,7 +1,7 @@
 //! Starting the processes of a sandbox, and noticing what becomes of them.
 //!
-//! In this order, each step undone by [`super::remove`] or by the next start: groups, network, log, processes,
-//! record, address. A server that dies in between leaves what the next one finds by the record, or by the group
+//! In this order, each step undone by [`super::remove`] or by the next start: log, groups, network, processes,
+//! record, address; the port is opened meanwhile. A server that dies in between leaves what the next one finds by the record, or by the group
 //! that has no record.
 
 use std::os::fd::OwnedFd;
@@ -22,11 +22,12 @@ use super::end;
 use super::entry::{Entry, Open, Turn};
 use super::error::StartFailure;
 use super::inner::Inner;
+use super::standby::Ready;
 use crate::cgroup::{Limits, SandboxCgroup};
 use crate::launch::spec::WritableLayer;
-use crate::launch::{Exit, LaunchFds, Launched};
+use crate::launch::{Exit, LaunchError, LaunchFds, Launched};
 use crate::network::Prepared;
-use crate::state::record::{Phase, ProcessId, StoredLimits};
+use crate::state::record::{Phase, ProcessId, Record, StoredLimits};
 
 /// How long the agent may take to listen. It takes milliseconds, unless the machine is busy with others.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -37,46 +38,130 @@ const EXIT_NEWS: Duration = Duration::from_secs(1);
 /// How long what is left of an earlier start may take to end.
 const LEFTOVERS: Duration = Duration::from_secs(5);
 
-/// Starts it. The record says so when this returns; whether its agent listens is told later.
-pub(crate) async fn start(
+/// Starts it again, behind the port that it has. The record says so when this returns; whether its agent listens is
+/// told later.
+async fn restart(
     inner: &Arc<Inner>,
     entry: &Arc<Entry>,
     turn: &Turn,
 ) -> Result<pipe::Receiver, StartFailure> {
+    start(inner, entry, turn, None, std::future::ready(Ok(()))).await
+}
+
+/// Starts it, and meanwhile waits for its port to be opened.
+pub(crate) async fn start(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    turn: &Turn,
+    standby: Option<Ready>,
+    listening: impl Future<Output = Result<(), BackendError>>,
+) -> Result<pipe::Receiver, StartFailure> {
+    let (running, listening) = tokio::join!(run(inner, entry, turn, standby), listening);
+    let (netns, ready) = running?;
+    listening.map_err(StartFailure::Address)?;
+    inner.relays.attach(&entry.record(), &netns).await.map_err(StartFailure::Relay)?;
+    pipe::Receiver::from_owned_fd(ready).map_err(StartFailure::Descriptor)
+}
+
+/// Its network, and what tells when its agent listens.
+type Running = (Arc<OwnedFd>, OwnedFd);
+
+/// Starts its processes.
+async fn run(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    turn: &Turn,
+    standby: Option<Ready>,
+) -> Result<Running, StartFailure> {
     let record = entry.record();
+    let log = OwnedFd::from(inner.log(&record.id).begin().map_err(StartFailure::Log)?);
+    if let Some(ready) = standby
+        && let Some(started) = from_standby(inner, entry, turn, &record, ready, &log).await?
+    {
+        return Ok(started);
+    }
     let limits = limits(&record.limits);
-    let id = record.id.to_string();
-    let cgroup = inner.cgroup(move |cgroups| match cgroups.create(&id, &limits) {
+    let name = record.incarnation.clone();
+    let cgroup = inner.cgroup(move |cgroups| match cgroups.create(&name, &limits) {
         Err(_) => {
             // What an earlier start left, whose server died before it was written down.
-            cgroups.discard(&id, LEFTOVERS)?;
-            cgroups.create(&id, &limits)
+            cgroups.discard(&name, LEFTOVERS)?;
+            cgroups.create(&name, &limits)
         }
         made => made,
     });
-    let network = async {
-        inner.network.release(record.slot).await?;
-        inner.network.prepare(record.slot, &record.network).await
-    };
+    let network = network(inner, &record);
     // Both to their end, also when one fails: what is left of a start is what its removal expects.
     let (cgroup, prepared) = tokio::join!(cgroup, network);
     let cgroup = Arc::new(cgroup?);
-    let prepared = prepared.map_err(StartFailure::Network)?;
-    if prepared.name_server.is_some() {
-        inner.relays.serve_names(&inner.network).await;
-    }
-    let log = OwnedFd::from(inner.log(&record.id).begin().map_err(StartFailure::Log)?);
+    let prepared = prepared?;
+    serve_names(inner, &prepared).await;
     if let WritableLayer::Disk(_) = record.launch.writable {
         inner.state.make_files(&record.id).map_err(StartFailure::Files)?;
     }
     let mut spec = record.launch;
     spec.name_server = prepared.name_server;
     let launched = inner.launch(&spec, || descriptors(&cgroup, &prepared, &log)).await?;
-    let ready = began(inner, entry, turn, launched, cgroup, prepared).await?;
-    Ok(ready)
+    began(inner, entry, turn, launched, cgroup, prepared)
 }
 
-fn limits(stored: &StoredLimits) -> Limits {
+/// Lets one that was prepared ahead become the sandbox; `None`: it cannot, and is gone.
+async fn from_standby(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    turn: &Turn,
+    record: &Record,
+    mut ready: Ready,
+    log: &OwnedFd,
+) -> Result<Option<Running>, StartFailure> {
+    let mut spec = record.launch.clone();
+    if matches!(spec.writable, WritableLayer::Disk(_)) {
+        // It was made under another name, which the directory is about to lose.
+        spec.writable = ready.spec.writable.clone();
+    }
+    if !ready.process.is_for(&spec) {
+        inner.state.discard_standby(&ready.incarnation).map_err(StartFailure::Standby)?;
+        inner.trash.collect();
+        return Ok(None);
+    }
+    inner.state.take_standby(&ready.incarnation, &record.id).map_err(StartFailure::Files)?;
+    if ready.limits != record.limits {
+        let limits = limits(&record.limits);
+        inner.in_cgroup(&ready.cgroup, move |cgroup| cgroup.set_limits(&limits)).await?;
+    }
+    let prepared = match ready.network(&record.network) {
+        Some(prepared) => prepared,
+        None => network(inner, record).await?,
+    };
+    serve_names(inner, &prepared).await;
+    spec.name_server = prepared.name_server;
+    let copy = |fd: &OwnedFd| fd.try_clone().map_err(StartFailure::Descriptor);
+    match ready.process.become_sandbox(&spec, copy(&prepared.netns)?, copy(log)?).await {
+        Ok(launched) => {
+            inner.metrics.standby_taken();
+            began(inner, entry, turn, launched, ready.cgroup, prepared).map(Some)
+        }
+        Err(error @ LaunchError::Died) => {
+            tracing::warn!(sandbox_id = %entry.id, %error, "what was prepared ahead is gone; starting anew");
+            Ok(None)
+        }
+        Err(error) => Err(StartFailure::Launch(error)),
+    }
+}
+
+/// Its network, made anew.
+async fn network(inner: &Inner, record: &Record) -> Result<Prepared, StartFailure> {
+    inner.network.release(record.slot).await.map_err(StartFailure::Network)?;
+    inner.network.prepare(record.slot, &record.network).await.map_err(StartFailure::Network)
+}
+
+async fn serve_names(inner: &Inner, prepared: &Prepared) {
+    if prepared.name_server.is_some() {
+        inner.relays.serve_names(&inner.network).await;
+    }
+}
+
+pub(super) fn limits(stored: &StoredLimits) -> Limits {
     Limits {
         cpu: Some(Millicores(stored.millicores)),
         memory: Some(Bytes(stored.memory)),
@@ -97,15 +182,15 @@ fn descriptors(
     })
 }
 
-/// Its processes run: writes that down, leads its address there, and watches them.
-async fn began(
+/// Its processes run: writes that down, and watches them.
+fn began(
     inner: &Arc<Inner>,
     entry: &Arc<Entry>,
     turn: &Turn,
     launched: Launched,
     cgroup: Arc<SandboxCgroup>,
     prepared: Prepared,
-) -> Result<pipe::Receiver, StartFailure> {
+) -> Result<Running, StartFailure> {
     let process =
         ProcessId { pid: launched.pid, start_time: launched.start_time, boot_id: inner.boot_id.clone() };
     let pidfd = Arc::new(launched.pidfd);
@@ -121,7 +206,7 @@ async fn began(
         start
     });
     let notes = prepared.messages.into_iter().chain(launched.messages);
-    let written = inner.write(entry, turn, |record| {
+    let written = inner.write_ahead(entry, turn, |record| {
         for note in notes {
             if !record.notes.contains(&note) {
                 record.notes.push(note);
@@ -138,8 +223,7 @@ async fn began(
     });
     watch(inner, entry, start, &pidfd, Some(launched.exit));
     written.map_err(StartFailure::Record)?;
-    inner.relays.attach(&entry.record(), &netns).await.map_err(StartFailure::Relay)?;
-    pipe::Receiver::from_owned_fd(launched.ready).map_err(StartFailure::Descriptor)
+    Ok((netns, launched.ready))
 }
 
 /// Notices the end of its main process. `exit` tells how it ended, when its launcher lives to tell.
@@ -241,7 +325,7 @@ pub(crate) async fn on_demand(
     }
     let _permit = inner.turn_to_start(Instant::now() + DEMAND_LIMIT).await?;
     entry.happened(false, "Waking", "started again with its files, because somebody wants it");
-    match start(inner, entry, turn).await {
+    match restart(inner, entry, turn).await {
         Ok(ready) => {
             note_ready(inner, entry, ready);
             Ok(())
@@ -267,7 +351,7 @@ pub(crate) async fn again(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
     }
     inner.metrics.restarted();
     let Ok(_permit) = inner.turn_to_start(Instant::now() + DEMAND_LIMIT).await else { return };
-    match start(inner, entry, turn).await {
+    match restart(inner, entry, turn).await {
         Ok(ready) => {
             tracing::info!(sandbox_id = %entry.id, "started again");
             note_ready(inner, entry, ready);

@@ -15,6 +15,7 @@ use super::step::{Layer, Overlay};
 use super::users::{self, Extent, ROOT};
 use super::{paths, sys};
 use crate::confine::mask;
+use crate::rootfs::Stage;
 
 /// What was assembled.
 pub(super) struct Made<'a> {
@@ -231,22 +232,13 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
-    pub(super) fn mount_sys(&mut self) -> Result<(), Problem> {
-        let mount =
-            self.mount_small("sys", sys::NO_SETUID | sys::NO_EXECUTION | sys::NO_DEVICES).at("/sys")?;
-        paths::make_below(mount.as_fd(), Path::new("fs/cgroup"))?;
-        paths::make_below(mount.as_fd(), Path::new(NOTHING))?;
-        let processors = paths::make_below(mount.as_fd(), Path::new("devices/system/cpu"))?;
-        for name in ["online", "possible", "present"] {
-            // The kernel may have no such file; then neither has the sandbox.
-            let Ok(content) = std::fs::read(Path::new("/sys/devices/system/cpu").join(name)) else {
-                continue;
-            };
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&processors, name, flags, Mode::from_raw_mode(0o444)).at(name)?;
-            rustix::io::write(&file, &content).at(name)?;
-        }
-        Ok(sys::set_mount(mount.as_fd(), sys::READ_ONLY, None)?)
+    pub(super) fn mount_sys(&self) -> Result<(), Problem> {
+        let prepared = self.prepared.stage.sys();
+        let mount = mounts::copy(paths::open(&prepared)?.as_fd(), false).at(&prepared)?;
+        let set = sys::READ_ONLY | sys::NO_SETUID | sys::NO_EXECUTION | sys::NO_DEVICES;
+        sys::set_mount(mount.as_fd(), set, None).at("/sys")?;
+        let place = paths::open_below(have(self.root.as_ref())?.as_fd(), Path::new("/sys")).at("/sys")?;
+        mounts::attach(mount.as_fd(), place.as_fd()).at("/sys")
     }
 
     pub(super) fn mount_proc(&mut self) -> Result<(), Problem> {
@@ -254,7 +246,7 @@ impl<'a> Assembly<'a> {
         let proc = have(self.proc.as_ref())?;
         let place = paths::open_below(root.as_fd(), Path::new("/proc")).at("/proc")?;
         mounts::attach(proc.as_fd(), place.as_fd()).at("/proc")?;
-        let nothing = paths::open_below(root.as_fd(), &Path::new("/sys").join(NOTHING))?;
+        let nothing = paths::open_below(root.as_fd(), &Path::new("/sys").join(Stage::NOTHING))?;
         let file = rustix::fs::openat(root, "dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let below = |path: &std::ffi::CStr| {
             std::path::PathBuf::from(path.to_string_lossy().trim_start_matches("/proc/").to_owned())
@@ -268,9 +260,6 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 }
-
-/// An empty directory of `/sys`, which covers directories.
-const NOTHING: &str = "kernel";
 
 /// The directory of the small file system that is a layer.
 const OWN: &str = "own";

@@ -54,6 +54,7 @@ struct Coming {
     users: UserMap,
     execute: bool,
     steps: Vec<SetupStep>,
+    netns: OwnedFd,
     log: OwnedFd,
     ready: OwnedFd,
     filter: seccomp::Program,
@@ -64,16 +65,16 @@ struct Coming {
 }
 
 fn wait(made: Handover<OwnedFd>) -> Result<Option<Coming>, Errno> {
-    // While there is time.
+    // While there is time. Nothing is looked up in the root: what the machine gets meanwhile must be seen.
     let filter = seccomp::program();
     let mut buffer = vec![0; MOST_BYTES];
     let Some((asked, fds)) = wire::receive::<Become>(made.channel.as_fd(), &mut buffer)? else {
         return Ok(None);
     };
-    let [log, ready] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::BADMSG)?;
+    let [netns, log, ready] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| Errno::BADMSG)?;
     let Become { users, execute, steps } = asked;
     let (owners, messages) = (Vec::new(), Vec::new());
-    Ok(Some(Coming { made, users, execute, steps, log, ready, filter, owners, messages }))
+    Ok(Some(Coming { made, users, execute, steps, netns, log, ready, filter, owners, messages }))
 }
 
 impl Coming {
@@ -102,6 +103,7 @@ impl Coming {
 
     fn perform(&mut self, step: &SetupStep) -> Result<(), Problem> {
         match step {
+            SetupStep::EnterNetwork => Ok(sys::enter_namespace(self.netns.as_fd(), libc::CLONE_NEWNET)?),
             SetupStep::HostName(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
             SetupStep::FillOwnLayer(layer) => self.fill_own_layer(layer),
             SetupStep::Bind(bind) => self.bind(bind),

@@ -29,7 +29,6 @@ pub(super) struct Prepared {
 
 /// The descriptors of one sandbox.
 pub(super) struct ChildFds {
-    pub(super) netns: OwnedFd,
     /// To the server.
     pub(super) channel: OwnedFd,
     pub(super) join: Vec<OwnedFd>,
@@ -83,7 +82,6 @@ impl Child<'_> {
     fn perform(&mut self, step: &SetupStep) -> Result<(), Problem> {
         match step {
             SetupStep::JoinControlGroups => self.join(),
-            SetupStep::EnterNetwork => Ok(sys::enter_namespace(self.fds.netns.as_fd(), libc::CLONE_NEWNET)?),
             SetupStep::NewNamespaces => Ok(sys::unshare(
                 libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP,
             )?),

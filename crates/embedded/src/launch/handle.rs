@@ -142,8 +142,8 @@ impl Launcher {
     /// # Errors
     /// The machine cannot, a step failed, or the launcher is gone; nothing is left then.
     pub async fn launch(&self, spec: &LaunchSpec, fds: LaunchFds) -> Result<Launched, LaunchError> {
-        let first = StandbyFds { netns: fds.netns, join: fds.join, commands: fds.commands };
-        self.stand_by(spec, first).await?.become_sandbox(spec, fds.log).await
+        let first = StandbyFds { join: fds.join, commands: fds.commands };
+        self.stand_by(spec, first).await?.become_sandbox(spec, fds.netns, fds.log).await
     }
 
     /// Does the first half of a launch: what is the same for many sandboxes. Of the specification only that counts;
@@ -202,7 +202,7 @@ impl Shared {
         if bytes.len() > MOST_BYTES {
             return Err(LaunchError::TooLarge { bytes: bytes.len(), most: MOST_BYTES });
         }
-        let all = [&fds.netns, channel].into_iter().chain(&fds.join).chain(&fds.commands);
+        let all = std::iter::once(channel).chain(&fds.join).chain(&fds.commands);
         let all: Vec<_> = all.map(AsFd::as_fd).take(MOST_FDS + 1).collect();
         let sent = self.socket.async_io(Interest::WRITABLE, |socket| {
             wire::send_bytes(socket.as_fd(), bytes, &all).map_err(Into::into)

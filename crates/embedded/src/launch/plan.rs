@@ -45,7 +45,6 @@ pub fn plan(
     check(spec, facts)?;
     let mut steps = vec![
         SetupStep::JoinControlGroups,
-        SetupStep::EnterNetwork,
         SetupStep::NewNamespaces,
         SetupStep::FreshProc,
         SetupStep::MakeUsers(spec.users),
@@ -55,6 +54,7 @@ pub fn plan(
     steps.extend(root(spec, facts, system));
     steps.extend([SetupStep::Devices, SetupStep::MountSys, SetupStep::MountProc, SetupStep::AwaitSandbox]);
     steps.extend([
+        SetupStep::EnterNetwork,
         SetupStep::HostName(host_name(spec).to_owned()),
         SetupStep::FillOwnLayer(OwnLayer { files: own_files(spec), directories: places(spec, system) }),
     ]);

@@ -139,11 +139,11 @@ impl Launcher {
         join: usize,
         commands: usize,
     ) -> Result<(i32, Unfinished), Errno> {
-        if fds.len() != 2 + join + commands {
+        if fds.len() != 1 + join + commands {
             return Err(Errno::BADMSG);
         }
         let mut fds = fds.into_iter();
-        let (Some(netns), Some(channel)) = (fds.next(), fds.next()) else { return Err(Errno::BADMSG) };
+        let Some(channel) = fds.next() else { return Err(Errno::BADMSG) };
         let join: Vec<OwnedFd> = fds.by_ref().take(join).collect();
         let commands = fds.collect();
         let (report, child_report) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -152,7 +152,7 @@ impl Launcher {
             Forked::Child => {
                 // Otherwise it would hear itself when the launcher is gone.
                 drop(report);
-                let fds = ChildFds { netns, channel, join, commands, report: child_report };
+                let fds = ChildFds { channel, join, commands, report: child_report };
                 self.forget_in_child();
                 child::run(&self.prepared, fds, steps)
             }

@@ -22,8 +22,6 @@ use crate::rootfs::HostSystem;
 /// Descriptors the first half of a launch needs.
 #[derive(Debug)]
 pub struct StandbyFds {
-    /// The network namespace of the sandbox to come.
-    pub netns: OwnedFd,
     /// Its control groups: the process writes `0` to each.
     pub join: Vec<OwnedFd>,
     /// Control groups of its commands: handed to the agent.
@@ -97,11 +95,16 @@ impl Standby {
         self.planner.plan(spec).is_ok_and(|(first, _)| first == self.done)
     }
 
-    /// Does the second half of a launch. When this is dropped before it is done, the process is killed.
+    /// Does the second half of a launch, in this network namespace. When this is dropped before it is done, the process is killed.
     ///
     /// # Errors
     /// A step failed, or the process has ended; nothing is left then.
-    pub async fn become_sandbox(self, spec: &LaunchSpec, log: OwnedFd) -> Result<Launched, LaunchError> {
+    pub async fn become_sandbox(
+        self,
+        spec: &LaunchSpec,
+        netns: OwnedFd,
+        log: OwnedFd,
+    ) -> Result<Launched, LaunchError> {
         let Self { process, channel, planner, .. } = self;
         let (_, steps) = planner.plan(spec)?;
         let execute = planner.other_agent || executes_itself(spec.users);
@@ -114,7 +117,7 @@ impl Standby {
             pipe_with(PipeFlags::CLOEXEC).map_err(|errno| LaunchError::Message(errno.into()))?;
         let unfinished = Unfinished(Some(process));
         let exchange = async {
-            let fds = [log.as_fd(), tell_ready.as_fd()];
+            let fds = [netns.as_fd(), log.as_fd(), tell_ready.as_fd()];
             let send = |socket: &OwnedFd| wire::send_bytes(socket.as_fd(), &bytes, &fds).map_err(Into::into);
             channel.async_io(Interest::WRITABLE, send).await?;
             let mut buffer = vec![0; MOST_BYTES];

@@ -35,12 +35,13 @@ pub(super) enum Request {
         hidden: Vec<PathBuf>,
         agent: Option<PathBuf>,
     },
-    /// The first half of a launch. Descriptors: network namespace, the channel to the server, then those of groups to
-    /// join, then those of commands.
+    /// The first half of a launch. Descriptors: the channel to the server, then those of groups to join, then those of
+    /// commands.
     Launch { number: u64, steps: Vec<SetupStep>, join: usize, commands: usize },
 }
 
-/// From the server to a sandbox's first process: the second half. Descriptors: log, and what tells when the agent listens.
+/// From the server to a sandbox's first process: the second half. Descriptors: network namespace, log,
+/// and what tells when the agent listens.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Become {
     pub(super) users: UserMap,

@@ -70,6 +70,10 @@ const SIZE: &str = "128m";
 impl Stage {
     /// Where a mount can be put together, below the stage.
     const ASSEMBLY: &'static str = "assembly";
+    /// What is shown as `/sys`.
+    const SYS: &'static str = "sys";
+    /// An empty directory of that, which covers directories elsewhere.
+    pub(crate) const NOTHING: &'static str = "kernel";
     /// Where mounts are attached that are only parts of others.
     const ASIDE: &'static str = "aside";
 
@@ -87,6 +91,7 @@ impl Stage {
     fn fill(&self, options: &StageOptions<'_>) -> io::Result<()> {
         fs::create_dir(self.at.join(Self::ASSEMBLY))?;
         fs::create_dir(self.at.join(Self::ASIDE))?;
+        fill_sys(&self.sys())?;
         let root = self.at.join("root");
         fs::create_dir(&root)?;
         for directory in DIRECTORIES {
@@ -126,6 +131,11 @@ impl Stage {
         self.path(Self::ASSEMBLY)
     }
 
+    /// A `/sys` with nothing of the machine's but the numbers of its processors.
+    pub(crate) fn sys(&self) -> PathBuf {
+        self.path(Self::SYS)
+    }
+
     /// Where a child attaches what is only a part of something else.
     pub(crate) fn aside(&self) -> PathBuf {
         self.path(Self::ASIDE)
@@ -139,6 +149,21 @@ pub(crate) fn name_of_places(directory: &Path) -> String {
 
 fn inside(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
+}
+
+fn fill_sys(sys: &Path) -> io::Result<()> {
+    let processors = sys.join("devices/system/cpu");
+    for directory in [&sys.join("fs/cgroup"), &sys.join(Stage::NOTHING), &processors] {
+        fs::create_dir_all(directory)?;
+    }
+    for name in ["online", "possible", "present"] {
+        // The kernel may have no such file; then neither has the sandbox.
+        if let Ok(content) = fs::read(Path::new("/sys/devices/system/cpu").join(name)) {
+            fs::write(processors.join(name), content)?;
+            fs::set_permissions(processors.join(name), fs::Permissions::from_mode(0o444))?;
+        }
+    }
+    Ok(())
 }
 
 /// What a shell reads at its start, as new users get it.

@@ -49,6 +49,8 @@ pub struct EmbeddedSettings {
     pub delete_grace: Duration,
     /// `SANDBOX_MAX`: how many sandboxes there may be.
     pub max_sandboxes: u32,
+    /// `SANDBOX_STANDBY`: how many sandboxes are prepared ahead.
+    pub standby: u32,
     /// How often a sandbox whose processes end badly is started again.
     pub restarts: RestartLimit,
     /// `SANDBOX_LOG_BYTES`: the most that is kept of what the main process of one sandbox writes; once more as
@@ -139,6 +141,9 @@ impl RestartLimit {
 pub const DEFAULT_BIND: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How many sandboxes there may be unless told otherwise.
 pub const DEFAULT_MAX_SANDBOXES: u32 = 1000;
+/// How many sandboxes are prepared ahead unless told otherwise: as many as a few agents ask for in one breath. Each
+/// takes about two megabytes of memory.
+pub const DEFAULT_STANDBY: u32 = 4;
 /// How much of a log is kept unless told otherwise.
 pub const DEFAULT_LOG_BYTES: u64 = 1 << 20;
 
@@ -320,6 +325,7 @@ pub(crate) mod tests {
             writable: WritableKind::Disk,
             delete_grace: Duration::from_secs(5),
             max_sandboxes: DEFAULT_MAX_SANDBOXES,
+            standby: DEFAULT_STANDBY,
             restarts: RestartLimit::DEFAULT,
             log_bytes: DEFAULT_LOG_BYTES,
             agent: None,

@@ -6,6 +6,7 @@
 //!   machine.json       who we are: the id that reconciliation names
 //!   sandboxes/ID/      record.json, log, log.1, log.previous, files/
 //!                      record.deleting in place of record.json: it is on its way out
+//!   standby/NAME/      files of a sandbox to come, which has no id yet
 //!   trash/             what is being removed
 //!   stage/             empty; the launcher mounts there what it alone sees
 //!   unreadable/        records nobody could read, kept for a person to look at
@@ -65,7 +66,7 @@ impl StateDir {
         let root = fs::canonicalize(root).map_err(at(root))?;
         check_private(&root)?;
         let lock = Lock::take(&root)?;
-        for name in ["sandboxes", "trash", "unreadable", "stage"] {
+        for name in ["sandboxes", "standby", "trash", "unreadable", "stage"] {
             let path = root.join(name);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(&path)(error)),
@@ -100,6 +101,31 @@ impl StateDir {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Where the files of a sandbox to come lie.
+    pub(crate) fn standby(&self, name: &str) -> PathBuf {
+        self.root.join("standby").join(name)
+    }
+
+    pub(crate) fn make_standby(&self, name: &str) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(self.standby(name))
+    }
+
+    /// Makes the files of a sandbox to come those of a sandbox that has none yet.
+    pub(crate) fn take_standby(&self, name: &str, id: &SandboxId) -> io::Result<()> {
+        fs::rename(self.standby(name), self.files(id))
+    }
+
+    /// Moves the files of a sandbox to come to the trash.
+    pub(crate) fn discard_standby(&self, name: &str) -> Result<(), StateError> {
+        self.to_trash(&self.standby(name))
+    }
+
+    /// The names of sandboxes to come. Unreadable: none.
+    pub(crate) fn standbys(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join("standby")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Where what is being removed lies.
@@ -187,11 +213,14 @@ impl StateDir {
     /// Takes everything of the sandbox away from its place: the record first, so that nobody takes the rest for a
     /// sandbox. What remains to be done is [`trash::Trash::collect`]'s.
     pub(crate) fn discard(&self, id: &SandboxId) -> Result<(), StateError> {
-        let from = self.sandbox(id);
+        self.to_trash(&self.sandbox(id))
+    }
+
+    fn to_trash(&self, from: &Path) -> Result<(), StateError> {
         let to = self.trash().join(uuid::Uuid::new_v4().simple().to_string());
-        match fs::rename(&from, &to) {
+        match fs::rename(from, &to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(StateError::Io { doing: "move to the trash", path: from, source: error })
+                Err(StateError::Io { doing: "move to the trash", path: from.to_owned(), source: error })
             }
             _ => Ok(()),
         }

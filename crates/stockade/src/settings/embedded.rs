@@ -11,8 +11,8 @@ use stockade_core::layout::StorageLayout;
 use stockade_core::resources::{Bytes, Resources};
 use stockade_embedded::EmbeddedSettings;
 use stockade_embedded::settings::{
-    DEFAULT_BIND, DEFAULT_LOG_BYTES, DefaultLimits, MissingLimits, MissingViews, PortRange, RestartLimit,
-    WritableKind, default_max_sandboxes, default_node_host,
+    DEFAULT_BIND, DEFAULT_LOG_BYTES, DEFAULT_STANDBY, DefaultLimits, MissingLimits, MissingViews, PortRange,
+    RestartLimit, WritableKind, default_max_sandboxes, default_node_host,
 };
 
 use super::env_file;
@@ -30,7 +30,7 @@ pub(super) const BOUNDS: [&str; 5] = [
 ];
 
 /// The other variables that say something to this backend alone.
-pub(super) const ONLY: [&str; 10] = [
+pub(super) const ONLY: [&str; 11] = [
     "SANDBOX_LIMITS",
     "SANDBOX_BIND",
     "SANDBOX_PORT_RANGE",
@@ -38,6 +38,7 @@ pub(super) const ONLY: [&str; 10] = [
     "SANDBOX_WRITABLE",
     "SANDBOX_ENV_FILE",
     "SANDBOX_MAX",
+    "SANDBOX_STANDBY",
     "SANDBOX_RESTARTS",
     "SANDBOX_LOG_BYTES",
     "STOCKADE_AGENT",
@@ -80,6 +81,7 @@ pub(super) fn read(reader: &mut Reader<'_>, place: Place) -> EmbeddedSettings {
         max_sandboxes: reader
             .parse("SANDBOX_MAX", |text| number(text, 1, 60_000))
             .unwrap_or_else(|| default_max_sandboxes(ports, subnet)),
+        standby: reader.parse("SANDBOX_STANDBY", |text| number(text, 0, 64)).unwrap_or(DEFAULT_STANDBY),
         restarts: RestartLimit {
             most: restarts.unwrap_or(RestartLimit::DEFAULT.most),
             ..RestartLimit::DEFAULT

@@ -42,11 +42,11 @@ fn variables_limits_and_network_are_those_that_were_asked_for() {
     });
 }
 
-fn at_most(quantity: &str) -> QuantityPair {
+pub(super) fn at_most(quantity: &str) -> QuantityPair {
     QuantityPair { request: None, limit: Some(quantity.to_owned()) }
 }
 
-fn refusal(error: ClientError) -> (u16, String, String) {
+pub(super) fn refusal(error: ClientError) -> (u16, String, String) {
     match error {
         ClientError::Refused { status, code, detail, .. } => (status, code, detail),
         other => panic!("{other}"),

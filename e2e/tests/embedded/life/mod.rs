@@ -6,4 +6,5 @@ mod contract;
 mod crashes;
 mod many;
 mod server;
+mod standby;
 mod usual;

@@ -201,7 +201,12 @@ impl Server {
         self.state.join("sandboxes").join(id).join("record.json")
     }
 
-    /// What is left of sandboxes on this machine: directories, groups, processes.
+    /// Sandboxes that are prepared ahead, by the names that their groups have.
+    pub(super) fn standbys(&self) -> Vec<String> {
+        names(&self.state.join("standby"))
+    }
+
+    /// What is left of sandboxes on this machine: directories, groups, processes. Those to come are none yet.
     pub(super) fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for below in ["sandboxes", "trash"] {
@@ -213,6 +218,8 @@ impl Server {
         for tree in names(Path::new("/sys/fs/cgroup")) {
             let groups = Path::new("/sys/fs/cgroup").join(&tree).join(&name);
             let inside = names(&groups).into_iter().filter(|entry| groups.join(entry).is_dir());
+            let standbys = self.standbys();
+            let inside = inside.filter(|entry| !standbys.contains(entry));
             left.extend(inside.map(|entry| format!("{tree}/{entry}")));
         }
         let sandboxes = self.state.join("sandboxes");
@@ -240,6 +247,20 @@ impl Server {
             log.is_ok_and(|log| log.starts_with(&sandboxes))
         };
         processes().filter(is_agent).count()
+    }
+
+    /// Processes that wait for the sandbox whose first they will be.
+    pub(super) fn waiting(&self) -> Vec<i32> {
+        let launchers = self.helpers("stockade-launcher").into_iter().map(|pid| pid.to_string());
+        let launchers: Vec<String> = launchers.collect();
+        let sandboxes = self.state.join("sandboxes");
+        let waits = |pid: &i32| {
+            let log = std::fs::read_link(format!("/proc/{pid}/fd/1"));
+            parent(*pid).is_some_and(|parent| launchers.contains(&parent))
+                && is_waiting(*pid)
+                && !log.is_ok_and(|log| log.starts_with(&sandboxes))
+        };
+        processes().map(|(pid, _)| pid).filter(waits).collect()
     }
 
     /// Ports for sandboxes that are open now.
@@ -294,6 +315,12 @@ fn processes() -> impl Iterator<Item = (i32, Vec<String>)> {
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
         Some((pid, command.split('\0').map(str::to_owned).collect()))
     })
+}
+
+/// Whether the process was executed to wait for a sandbox. It may have become one.
+pub(super) fn is_waiting(pid: i32) -> bool {
+    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split('\0').nth(1) == Some("await-sandbox")
 }
 
 fn parent(pid: i32) -> Option<String> {
