@@ -58,11 +58,13 @@ pub fn run(options: &Options) -> io::Result<()> {
             }
         };
         workers.spawn(sweep(app.clone()));
-        // A hook that panics is as one that fails.
         tokio::pin!(shutdown);
-        tokio::select! {
-            _ = workers.spawn(hooks::run_before(app.clone(), options.hooks.clone())) => {}
-            () = &mut shutdown => return Ok(()),
+        if options.hooks.come_first() {
+            // A hook that panics is as one that fails.
+            tokio::select! {
+                _ = workers.spawn(hooks::run_before(app.clone(), options.hooks.clone())) => {}
+                () = &mut shutdown => return Ok(()),
+            }
         }
         workers.spawn(hooks::run_after(app.clone(), options.hooks.clone()));
         server::serve(listener, app.clone(), workers.handle().clone(), shutdown).await

@@ -3,6 +3,7 @@
 //! tokio's own blocking pool starts threads on demand, and fails when a user's fork bomb has used up
 //! the process limit. These are started once and stay.
 
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -28,17 +29,11 @@ pub(crate) struct Running<T> {
 }
 
 impl Pool {
-    /// Starts `threads` threads, which live as long as the process.
+    /// Starts `threads` threads, which live as long as the process. This one makes the first alone, and each the next:
+    /// whoever waits for the agent's first answer does not wait for all of them.
     pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
         let (jobs, receiver) = sync_channel::<Job>(QUEUE);
-        let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..threads {
-            let receiver = Arc::clone(&receiver);
-            std::thread::Builder::new()
-                .name("agent-pool".to_owned())
-                .stack_size(1024 * 1024)
-                .spawn(move || serve(&receiver))?;
-        }
+        start_thread(threads, Arc::new(Mutex::new(receiver)))?;
         Ok(Self { jobs })
     }
 
@@ -79,6 +74,22 @@ impl<T> Running<T> {
     pub(crate) async fn end(self) -> Result<T, ApiError> {
         self.answered.await.map_err(|_| ApiError::internal("the call failed inside the agent"))
     }
+}
+
+/// Starts one thread, which starts the `count - 1` after it.
+fn start_thread(count: usize, receiver: Arc<Mutex<Receiver<Job>>>) -> std::io::Result<()> {
+    let thread = std::thread::Builder::new().name("agent-pool".to_owned()).stack_size(1024 * 1024);
+    let run = move || {
+        if count > 1
+            && let Err(error) = start_thread(count - 1, Arc::clone(&receiver))
+        {
+            // With fewer, long calls would keep short ones waiting. Nothing was begun yet that could be lost.
+            let _ = writeln!(std::io::stderr(), "stockade-agent: no threads: {error}");
+            std::process::exit(1);
+        }
+        serve(&receiver);
+    };
+    thread.spawn(run).map(drop)
 }
 
 fn serve(receiver: &Mutex<Receiver<Job>>) {

@@ -122,6 +122,13 @@ fn from_environment(name: String, command: String, timeout: f64, priority: i64) 
     Hook { name, event: Event::Shutdown, command, timeout, priority, source: ENVIRONMENT }
 }
 
+impl EnvironmentHooks {
+    /// Whether something is to run before the first call is answered.
+    pub(crate) fn come_first(&self) -> bool {
+        !self.before.is_empty()
+    }
+}
+
 /// Runs what is to run before the first call is answered. What fails is said and stops nothing.
 pub(crate) async fn run_before(app: App, hooks: EnvironmentHooks) {
     let run = async {

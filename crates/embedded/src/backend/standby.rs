@@ -32,7 +32,7 @@ use crate::state::record::StoredLimits;
 const PAUSE: Duration = Duration::from_secs(10);
 /// While some are left, how long the next waits: whoever just got a sandbox is about to use it, and should have the
 /// processors for that.
-const BREATH: Duration = Duration::from_millis(5);
+const BREATH: Duration = Duration::from_millis(2);
 /// How long what belongs to one may take to be gone.
 const GONE: Duration = Duration::from_secs(5);
 
