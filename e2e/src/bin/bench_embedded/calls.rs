@@ -15,6 +15,9 @@ const FEW: usize = 10;
 const MANY: usize = 500;
 /// How long the idle server is watched.
 const IDLE: Duration = Duration::from_secs(10);
+/// How long after one create and delete the next comes, where they do not come without a pause. In it the server prepares
+/// the next sandbox and the kernel takes the last one's network away.
+const PAUSE: Duration = Duration::from_millis(50);
 const SOON: Duration = Duration::from_secs(60);
 
 pub(crate) async fn measure(up: &Up, rows: &mut Rows) {
@@ -22,7 +25,9 @@ pub(crate) async fn measure(up: &Up, rows: &mut Rows) {
     idle(up, rows).await;
     // What the first one finds nothing of: caches, the pool of networks.
     for network in [Network::Isolated, Network::Open] {
-        creates(&caller, rows, network).await;
+        for pause in [PAUSE, Duration::ZERO] {
+            creates(&caller, rows, network, pause).await;
+        }
     }
     with_one(&caller, rows).await;
     lists(&caller, rows).await;
@@ -44,13 +49,15 @@ async fn idle(up: &Up, rows: &mut Rows) {
     }
 }
 
-async fn creates(caller: &Caller<'_>, rows: &mut Rows, network: Network) {
-    let name = if network == Network::Open { "open network" } else { "isolated network" };
+async fn creates(caller: &Caller<'_>, rows: &mut Rows, network: Network, pause: Duration) {
+    let name = if network == Network::Open { "open" } else { "isolated" };
+    let name = if pause.is_zero() { format!("{name}, without a pause") } else { name.to_owned() };
     let (mut returns, mut answers, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
     let bar = bar(&format!("create, {name}"), CALLS);
     caller.create(CALLS, network).await;
     caller.delete(CALLS).await;
     for number in 0..CALLS {
+        tokio::time::sleep(pause).await;
         let started = Instant::now();
         let url = caller.create(number, network).await;
         returns.push(started.elapsed());
