@@ -59,7 +59,7 @@ pub const MAX_SANDBOXES: u32 = places::SLOTS;
 
 /// Sandboxes on this machine.
 ///
-/// Dropping it ends nothing but its own tasks: the sandboxes and the relay stay.
+/// Dropping it ends its own tasks and what was prepared ahead; the sandboxes and the relay stay.
 pub struct EmbeddedBackend {
     inner: Arc<Inner>,
     tasks: Vec<AbortHandle>,
@@ -135,6 +135,7 @@ impl Drop for EmbeddedBackend {
         for task in &self.tasks {
             task.abort();
         }
+        standby::end(&self.inner);
     }
 }
 

@@ -35,6 +35,8 @@ const PAUSE: Duration = Duration::from_secs(10);
 const BREATH: Duration = Duration::from_millis(2);
 /// How long what belongs to one may take to be gone.
 const GONE: Duration = Duration::from_secs(5);
+/// The same when the server ends, which nobody should wait for.
+const AT_THE_END: Duration = Duration::from_millis(200);
 
 /// Those that are ready.
 #[derive(Debug, Default)]
@@ -202,6 +204,19 @@ async fn discard(inner: &Inner, slot: u32, incarnation: &str) {
         }
     }
     inner.trash.collect();
+}
+
+/// Ends and removes all of them, when the server ends. What cannot be removed at once is left to the next start.
+pub(crate) fn end(inner: &Inner) {
+    for ready in std::mem::take(&mut *inner.standbys.ready.lock()) {
+        let incarnation = ready.incarnation.clone();
+        // Its process ends with the connection.
+        drop(ready);
+        let removed = inner.cgroups.discard(&incarnation, AT_THE_END).is_ok();
+        if removed && inner.state.discard_standby(&incarnation).is_ok() {
+            inner.trash.collect();
+        }
+    }
 }
 
 /// Removes what an earlier server left of those it had, which ended with it; how many these were.

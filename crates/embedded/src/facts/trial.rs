@@ -13,7 +13,7 @@ use super::{idmap, net};
 use crate::launch::sys::CloneArguments;
 
 /// Far beyond what it takes; a machine that is that busy is told to be able to do nothing.
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(30);
 /// Users no machine gives to anybody: the trial only asks whether a range may be had at all.
 const RANGE: &str = "0 1879048192 65536";
 

@@ -67,9 +67,7 @@ impl Handover<OwnedFd> {
     #[allow(unsafe_code)]
     pub(super) fn take() -> Result<Self, Errno> {
         let take = |number: RawFd| {
-            // SAFETY: only used to ask whether the number is open.
-            let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-            rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+            sys::close_on_execution(number)?;
             // SAFETY: it is open, was left for us by who executed this program, and is taken once.
             Ok(unsafe { OwnedFd::from_raw_fd(number) })
         };

@@ -154,6 +154,17 @@ pub(crate) fn close_all_on_execution() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Lets the descriptor of this number close when a program is executed.
+///
+/// # Errors
+/// `EBADF`: it is not open.
+#[allow(unsafe_code)]
+pub(crate) fn close_on_execution(number: RawFd) -> Result<(), Errno> {
+    // SAFETY: only a flag is set, and of a number that is not open there is none.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    Ok(())
+}
+
 /// Closes all descriptors from `first` to `last`.
 #[allow(unsafe_code)]
 pub(crate) fn close_range(first: u32, last: u32) -> Result<(), Errno> {

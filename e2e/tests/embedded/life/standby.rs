@@ -112,6 +112,18 @@ fn a_server_that_is_killed_takes_them_along() {
 }
 
 #[test]
+fn a_server_that_ends_leaves_none() {
+    with_each_server(async |server| {
+        ready(server, USUAL).await;
+        let waiting = server.waiting();
+        server.end().await;
+        assert_eq!((server.standbys().len(), server.leftovers()), (0, Vec::new()));
+        assert!(waiting.into_iter().all(|pid| !is_waiting(pid)), "they have ended");
+        server.start_again().await;
+    });
+}
+
+#[test]
 fn they_take_no_place_from_a_sandbox() {
     with_server_of(3, async |server| {
         let client = server.client();
