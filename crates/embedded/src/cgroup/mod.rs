@@ -1,8 +1,9 @@
 //! Control groups: what a sandbox may use, stopping it, ending all of it.
 //!
-//! Each sandbox has the group `stockade-MACHINE/ID`, in which its agent runs, and `commands` below it, with a
-//! little less of everything, so that a bomb among the commands spares the agent. Processes put themselves there,
-//! by writing `0` to a descriptor they were handed: moving another process waits for a grace period of the kernel.
+//! Each sandbox has the group `stockade-MACHINE/NAME`, in which its agent runs, and `commands` below it, with a
+//! little less of everything, so that a bomb among the commands spares the agent. The name is the sandbox's
+//! incarnation: there are groups before there is an id. Processes put themselves there, by writing `0` to a
+//! descriptor they were handed: moving another process waits for a grace period of the kernel.
 //!
 //! Everything here blocks, for a system call or up to a time given; none of it waits for a sandbox's consent.
 

@@ -49,7 +49,7 @@ impl Left {
         left.descriptors(&ours);
         left.networks(up, &ours);
         for group in groups(&up.machine()) {
-            left.add("control groups", group.display().to_string());
+            left.add("control groups", without_names(up, &group));
         }
         left
     }
@@ -104,7 +104,7 @@ impl Left {
 
     fn files(&mut self, up: &Up) {
         walk(&up.state, DEPTH, &mut |path| {
-            self.add("files in the state directory", path.display().to_string());
+            self.add("files in the state directory", without_names(up, path));
         });
     }
 
@@ -190,6 +190,12 @@ fn nft(arguments: &[&str]) -> Option<Vec<u8>> {
     let output =
         Command::new("nft").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then_some(output.stdout)
+}
+
+/// Sandboxes that are prepared ahead are others after a while, and as many: their names do not count.
+fn without_names(up: &Up, path: &Path) -> String {
+    let standbys = proc::names(&up.state.join("standby"));
+    standbys.iter().fold(path.display().to_string(), |path, name| path.replace(name, "(prepared ahead)"))
 }
 
 /// The control groups of this machine of ours, in every tree, with those below them.

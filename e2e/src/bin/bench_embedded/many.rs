@@ -96,17 +96,19 @@ fn megabytes(what: &str, bytes: u64) -> Row {
     Row { what: what.to_owned(), unit: "MB", count: 1, ours: bytes as f64 / 1e6, ..Row::default() }
 }
 
-/// The group of each sandbox in the tree that counts memory.
+/// The group of each sandbox in the tree that counts memory. What was prepared ahead is none yet.
 fn sandbox_groups(up: &Up) -> Vec<PathBuf> {
+    let standbys = proc::names(&up.state.join("standby"));
+    let is_sandbox = |group: &PathBuf| {
+        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let of_ours = group.parent().and_then(name).is_some_and(|parent| parent.starts_with("stockade-"));
+        of_ours && name(group).is_some_and(|name| name != "_server" && !standbys.contains(&name))
+    };
     let groups = left::groups(&up.machine());
     let counts = |group: &PathBuf| {
         group.join("memory.usage_in_bytes").exists() || group.join("memory.current").exists()
     };
     groups.into_iter().filter(|group| counts(group) && is_sandbox(group)).collect()
-}
-
-fn is_sandbox(group: &Path) -> bool {
-    group.file_name().is_some_and(|name| name.to_string_lossy().starts_with("bench-"))
 }
 
 fn charged(group: &Path) -> Option<u64> {
