@@ -144,11 +144,21 @@ impl Entry {
         node_host: &str,
         change: impl FnOnce(&mut Record),
     ) -> Result<(), BackendError> {
-        let mut record = self.record();
-        change(&mut record);
-        state.write(&record).map_err(|source| error::state(&self.id, source))?;
+        let record = self.changed(change);
+        self.save(state, &record)?;
         self.keep(record, false, node_host);
         Ok(())
+    }
+
+    /// The record as it is after a change.
+    fn changed(&self, change: impl FnOnce(&mut Record)) -> Record {
+        let mut record = self.record();
+        change(&mut record);
+        record
+    }
+
+    fn save(&self, state: &StateDir, record: &Record) -> Result<(), BackendError> {
+        state.write(record).map_err(|source| error::state(&self.id, source))
     }
 
     /// The same of a sandbox whose processes were just started. If callers were not told of it yet, its file says that
@@ -161,13 +171,12 @@ impl Entry {
         node_host: &str,
         change: impl FnOnce(&mut Record),
     ) -> Result<(), BackendError> {
-        let mut record = self.record();
-        change(&mut record);
+        let mut record = self.changed(change);
         let phase = record.life.phase;
         if phase == Phase::Making {
             record.life.phase = Phase::Live;
         }
-        state.write(&record).map_err(|source| error::state(&self.id, source))?;
+        self.save(state, &record)?;
         record.life.phase = phase;
         self.keep(record, false, node_host);
         self.inside.lock().ahead = true;
@@ -193,9 +202,8 @@ impl Entry {
         node_host: &str,
         change: impl FnOnce(&mut Record),
     ) -> Result<(), BackendError> {
-        let mut record = self.record();
-        change(&mut record);
-        let written = state.write(&record).map_err(|source| error::state(&self.id, source));
+        let record = self.changed(change);
+        let written = self.save(state, &record);
         self.keep(record, written.is_err(), node_host);
         written
     }

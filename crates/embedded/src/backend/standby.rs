@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::error::{StartFailure, chain};
 use super::inner::Inner;
 use super::places;
-use super::start::limits;
+use super::start::{limits, network};
 use crate::cgroup::{CgroupError, SandboxCgroup};
 use crate::launch::spec::{LaunchSpec, RootFs, UserMap, WritableLayer};
 use crate::launch::{Standby, StandbyFds};
@@ -145,11 +145,7 @@ async fn try_make(inner: &Arc<Inner>, slot: u32, incarnation: &str) -> Result<Re
     inner.state.make_standby(incarnation).map_err(StartFailure::Files)?;
     let (name, limits) = (incarnation.to_owned(), limits(&stored));
     let cgroup = Arc::new(inner.cgroup(move |cgroups| cgroups.create(&name, &limits)).await?);
-    let network = async {
-        inner.network.release(slot).await?;
-        inner.network.prepare(slot, &policy).await
-    };
-    let network = network.await.map_err(StartFailure::Network)?;
+    let network = network(inner, slot, &policy).await?;
     let fds = descriptors(&cgroup)?;
     let launcher = inner.launcher().await.map_err(StartFailure::Launch)?;
     let process = match launcher.stand_by(&spec, fds).await {

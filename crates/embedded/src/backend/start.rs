@@ -1,8 +1,8 @@
 //! Starting the processes of a sandbox, and noticing what becomes of them.
 //!
 //! In this order, each step undone by [`super::remove`] or by the next start: log, groups, network, processes,
-//! record, address; the port is opened meanwhile. A server that dies in between leaves what the next one finds by the record, or by the group
-//! that has no record.
+//! record, address; the port is opened meanwhile. A server that dies in between leaves what the next one finds by the
+//! record, or by the group that has no record.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use super::standby::Ready;
 use crate::cgroup::{Limits, SandboxCgroup};
 use crate::launch::spec::WritableLayer;
 use crate::launch::{Exit, LaunchError, LaunchFds, Launched};
-use crate::network::Prepared;
+use crate::network::{Prepared, ResolvedPolicy};
 use crate::state::record::{Phase, ProcessId, Record, StoredLimits};
 
 /// How long the agent may take to listen. It takes milliseconds, unless the machine is busy with others.
@@ -90,7 +90,7 @@ async fn run(
         }
         made => made,
     });
-    let network = network(inner, &record);
+    let network = network(inner, record.slot, &record.network);
     // Both to their end, also when one fails: what is left of a start is what its removal expects.
     let (cgroup, prepared) = tokio::join!(cgroup, network);
     let cgroup = Arc::new(cgroup?);
@@ -131,7 +131,7 @@ async fn from_standby(
     }
     let prepared = match ready.network(&record.network) {
         Some(prepared) => prepared,
-        None => network(inner, record).await?,
+        None => network(inner, record.slot, &record.network).await?,
     };
     serve_names(inner, &prepared).await;
     spec.name_server = prepared.name_server;
@@ -149,10 +149,14 @@ async fn from_standby(
     }
 }
 
-/// Its network, made anew.
-async fn network(inner: &Inner, record: &Record) -> Result<Prepared, StartFailure> {
-    inner.network.release(record.slot).await.map_err(StartFailure::Network)?;
-    inner.network.prepare(record.slot, &record.network).await.map_err(StartFailure::Network)
+/// The network of a slot, made anew.
+pub(super) async fn network(
+    inner: &Inner,
+    slot: u32,
+    policy: &ResolvedPolicy,
+) -> Result<Prepared, StartFailure> {
+    inner.network.release(slot).await.map_err(StartFailure::Network)?;
+    inner.network.prepare(slot, policy).await.map_err(StartFailure::Network)
 }
 
 async fn serve_names(inner: &Inner, prepared: &Prepared) {

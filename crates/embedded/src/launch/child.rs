@@ -107,22 +107,15 @@ impl Child<'_> {
     /// Executes our own program, which does the rest. Returns only if that fails.
     fn execute(&self) {
         let step = SetupStep::AwaitSandbox;
-        let mut report_fd = self.fds.report.as_fd();
-        let left = self.leave();
-        let failure = match &left {
-            Ok([reported, program, _]) => {
-                report_fd = reported.as_fd();
-                report(report_fd, &Report::Prepared);
-                let arguments = [become_sandbox::name(), become_sandbox::ARGUMENT.to_owned()];
-                Problem::from(sys::execute(program.as_fd(), &arguments, &[])).of(&step)
-            }
-            Err(errno) => Problem { path: None, errno: errno.errno, hint: errno.hint }.of(&step),
+        let [reports, program, channel] = match self.leave() {
+            Ok(copies) => copies,
+            Err(problem) => return report(&self.fds.report, &Report::Failed(problem.of(&step))),
         };
-        match &left {
-            // The launcher was told that all is well, and the server listens elsewhere.
-            Ok([_, _, channel]) => drop(wire::send(channel.as_fd(), &Became::Failed(failure), &[])),
-            Err(_) => report(report_fd, &Report::Failed(failure)),
-        }
+        report(&reports, &Report::Prepared);
+        let arguments = [become_sandbox::name(), become_sandbox::ARGUMENT.to_owned()];
+        let failure = Problem::from(sys::execute(program.as_fd(), &arguments, &[])).of(&step);
+        // The launcher was told that all is well; the server listens elsewhere.
+        let _ = wire::send(channel.as_fd(), &Became::Failed(failure), &[]);
     }
 
     /// The program to execute as the agent, where one is to be executed.
