@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Agent, eventually, is_alive};
@@ -22,7 +22,17 @@ fn session(client: &mut common::Client) -> String {
 
 #[test]
 fn closed_sessions_leave_no_process_and_no_descriptor() {
-    let agent = Agent::start();
+    leave_nothing(&Agent::start());
+}
+
+#[test]
+fn closed_sessions_leave_nothing_when_the_agent_was_started_to_outlive_a_terminal() {
+    let mut nohup = Command::new("nohup");
+    nohup.arg(env!("CARGO_BIN_EXE_stockade-agent")).stdout(Stdio::null());
+    leave_nothing(&Agent::start_with(nohup, &[]));
+}
+
+fn leave_nothing(agent: &Agent) {
     let mut client = agent.client();
     client.post("/v1/bash/exec", &json!({ "command": "true" }));
     let before = agent.descriptors();

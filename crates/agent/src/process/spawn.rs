@@ -71,6 +71,7 @@ fn check(result: i32) -> std::io::Result<i32> {
 #[allow(unsafe_code)]
 fn prepare_child(pass: &[(OwnedFd, i32)], terminal: bool, limit: Rlimit) -> std::io::Result<()> {
     inherited::join_command_groups()?;
+    heed_every_signal();
     rustix::process::setsid()?;
     if terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
@@ -93,6 +94,17 @@ fn prepare_child(pass: &[(OwnedFd, i32)], terminal: bool, limit: Rlimit) -> std:
     let _ = rustix::process::setrlimit(Resource::Nofile, limit);
     let _ = rustix::process::nice(NICE);
     Ok(())
+}
+
+/// What ignores a signal passes that on to the programs it executes, and a shell cannot take it back: below `nohup`, a
+/// closed session would leave its background jobs behind.
+#[allow(unsafe_code)]
+fn heed_every_signal() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: async-signal-safe, and about this process alone. Those it must not be asked for (SIGKILL, SIGSTOP,
+        // the C library's own) are refused and stay as they are.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 /// As the child does before it executes its program; but its files in /proc are open to us only afterwards, if the

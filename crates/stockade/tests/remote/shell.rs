@@ -38,8 +38,9 @@ fn on_a_terminal_keys_pass_and_the_terminal_is_as_before() {
     stdin.write_all(b"stty size\r").unwrap();
     stdout.until("41 137");
     // Ctrl-C goes to what runs in the sandbox, and neither ends us nor the shell. What it is to end says itself that
-    // it runs: until it has taken the terminal, bash may read a line there, and the key would be bash's.
-    stdin.write_all(b"sh -c 'echo run\"\"ning; sleep 1000'\r").unwrap();
+    // it runs: until it has taken the terminal, bash may read a line there, and the key would be bash's. It is one
+    // program: a shell between may lose the key while it starts another.
+    stdin.write_all(b"echo run\"\"ning >said; tail -f said\r").unwrap();
     stdout.until("running");
     stdin.write_all(b"\x03").unwrap();
     stdout.until("^C");

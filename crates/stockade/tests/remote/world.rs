@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -227,6 +228,14 @@ pub(crate) fn mk_sandbox(id: SandboxId, url: String) -> Sandbox {
     }
 }
 
+/// Of a loopback address that nobody else uses: on 127.0.0.1 a connection may get the port before the agent does.
+fn free_address() -> SocketAddr {
+    static AGENTS: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, high, low, AGENTS.fetch_add(1, Ordering::Relaxed));
+    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
+}
+
 struct Agent {
     child: Child,
     _home: tempfile::TempDir,
@@ -243,8 +252,7 @@ impl Drop for Agent {
 impl Agent {
     fn start(spec: &SandboxSpec) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let listen = format!("127.0.0.1:{port}");
+        let listen = free_address().to_string();
         let child = Command::new(env!("CARGO_BIN_EXE_stockade"))
             .arg0("stockade-agent")
             .args(["--listen", &listen, "--home"])
