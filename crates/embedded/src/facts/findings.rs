@@ -90,13 +90,13 @@ impl MachineFacts {
     }
 
     fn users_finding(&self) -> Finding {
-        match (self.privileged, self.idmapped_mounts) {
+        match (self.privileged, self.idmapped_layers) {
             (true, true) => Finding::good("users", "every sandbox has users of its own"),
             (true, false) => Finding::less(
                 "users",
                 "every sandbox has users of its own, but the root file system cannot show files with other owners: \
                  /usr and /etc are read-only inside",
-                "use a kernel of 5.12 or later, and ext4, xfs, btrfs or tmpfs",
+                "use a kernel of 5.19 or later, and ext4, xfs or btrfs",
             ),
             (false, _) => Finding::less(
                 "users",

@@ -35,9 +35,11 @@ pub struct MachineFacts {
     pub mounts: bool,
     /// The machine's directories can be covered by a writable layer.
     pub overlay: bool,
-    /// Mounts can show other owners than their files have; asked of the root file system.
-    /// [`idmapping_works_at`] asks others.
-    pub idmapped_mounts: bool,
+    /// The machine's directories can be covered by a writable layer with other owners than their files have; asked of
+    /// the root file system. [`idmapping_works_at`] asks others, about mounts without layers.
+    pub idmapped_layers: bool,
+    /// File systems in memory can be mounted with other owners too, as since Linux 6.3.
+    pub idmapped_memory: bool,
     /// Where control groups can be made.
     pub cgroups: CgroupLayout,
     /// What the kernel's Landlock can do, by its own count; 0 when there is none.
@@ -69,7 +71,8 @@ impl Default for MachineFacts {
             fresh_proc: false,
             mounts: false,
             overlay: false,
-            idmapped_mounts: false,
+            idmapped_layers: false,
+            idmapped_memory: false,
             cgroups: CgroupLayout::default(),
             landlock_abi: 0,
             seccomp: false,
@@ -93,7 +96,8 @@ impl MachineFacts {
             fresh_proc: trial.reached.fresh_proc,
             mounts: trial.reached.mounts,
             overlay: trial.reached.overlay,
-            idmapped_mounts: trial.idmapped_mounts,
+            idmapped_layers: trial.reached.idmapped_layers,
+            idmapped_memory: trial.reached.idmapped_memory,
             cgroups: CgroupLayout::find(),
             landlock_abi: crate::confine::landlock::abi(),
             seccomp: crate::confine::seccomp::is_available(),

@@ -1,12 +1,15 @@
 //! A child process in namespaces of its own that tries what the setup of a sandbox needs.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+};
 use rustix::pipe::PipeFlags;
 
 use super::{idmap, net};
@@ -22,7 +25,6 @@ const RANGE: &str = "0 1879048192 65536";
 pub(super) struct Trial {
     pub(super) namespaces: Result<(), i32>,
     pub(super) user_ranges: bool,
-    pub(super) idmapped_mounts: bool,
     pub(super) reached: Reached,
 }
 
@@ -32,6 +34,8 @@ pub(super) struct Reached {
     pub(super) fresh_proc: bool,
     pub(super) mounts: bool,
     pub(super) overlay: bool,
+    pub(super) idmapped_layers: bool,
+    pub(super) idmapped_memory: bool,
     pub(super) veth: bool,
     pub(super) nf_tables: bool,
 }
@@ -41,13 +45,14 @@ mod word {
     pub(super) const FRESH_PROC: u8 = b'p';
     pub(super) const MOUNTS: u8 = b'm';
     pub(super) const OVERLAY: u8 = b'o';
+    pub(super) const IDMAPPED_LAYERS: u8 = b'i';
+    pub(super) const IDMAPPED_MEMORY: u8 = b't';
     pub(super) const VETH: u8 = b'v';
     pub(super) const NF_TABLES: u8 = b'n';
 }
 
 pub(super) fn run() -> Trial {
-    let mut trial =
-        Trial { namespaces: Ok(()), user_ranges: false, idmapped_mounts: false, reached: Reached::default() };
+    let mut trial = Trial { namespaces: Ok(()), user_ranges: false, reached: Reached::default() };
     if let Err(error) = attempt(&mut trial) {
         trial.namespaces = Err(error.raw_os_error().unwrap_or(libc::EIO));
     }
@@ -55,44 +60,60 @@ pub(super) fn run() -> Trial {
 }
 
 fn attempt(trial: &mut Trial) -> io::Result<()> {
+    let deadline = Instant::now() + DEADLINE;
     let (go_read, go) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    let child = Child::start(&go_read, &tell)?;
+    let child = Child::start(NAMESPACES, || try_all(&go_read, &tell))?;
     drop((go_read, tell));
     let number = child.pid;
     trial.user_ranges = map_users(number, RANGE).is_ok();
     if trial.user_ranges {
         let users = std::fs::File::open(format!("/proc/{number}/ns/user"))?;
-        trial.idmapped_mounts = idmap::works(c"/", users.as_fd()).is_ok();
+        // Not worth giving up the rest for.
+        let _ = attempt_owners(users.as_fd(), trial, deadline);
     } else {
         let own = rustix::process::geteuid().as_raw();
         map_users(number, &format!("0 {own} 1"))?;
     }
     rustix::io::write(&go, b"!")?;
-    let deadline = Instant::now() + DEADLINE;
-    let mut words = [0_u8; 16];
-    loop {
-        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
-        let ready = rustix::event::poll(&mut [PollFd::new(&told, PollFlags::IN)], left.as_ref())?;
-        if ready == 0 {
-            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
-        }
-        let length = rustix::io::read(&told, &mut words)?;
-        if length == 0 {
-            return Ok(());
-        }
-        for said in &words[..length] {
-            trial.reached.note(*said);
-        }
-    }
+    trial.reached.listen(&told, deadline)
+}
+
+/// Tries other owners as sandboxes get them: with all rights, but among mounts that nobody else sees.
+fn attempt_owners(users: BorrowedFd<'_>, trial: &mut Trial, deadline: Instant) -> io::Result<()> {
+    let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let _child = Child::start(libc::CLONE_NEWNS, || try_owners(users, &tell))?;
+    drop(tell);
+    trial.reached.listen(&told, deadline)
 }
 
 impl Reached {
+    /// Hears what the child could do, until it ends.
+    fn listen(&mut self, told: &OwnedFd, deadline: Instant) -> io::Result<()> {
+        let mut words = [0_u8; 16];
+        loop {
+            let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+            let ready = rustix::event::poll(&mut [PollFd::new(told, PollFlags::IN)], left.as_ref())?;
+            if ready == 0 {
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
+            let length = rustix::io::read(told, &mut words)?;
+            if length == 0 {
+                return Ok(());
+            }
+            for said in &words[..length] {
+                self.note(*said);
+            }
+        }
+    }
+
     fn note(&mut self, said: u8) {
         match said {
             word::FRESH_PROC => self.fresh_proc = true,
             word::MOUNTS => self.mounts = true,
             word::OVERLAY => self.overlay = true,
+            word::IDMAPPED_LAYERS => self.idmapped_layers = true,
+            word::IDMAPPED_MEMORY => self.idmapped_memory = true,
             word::VETH => self.veth = true,
             word::NF_TABLES => self.nf_tables = true,
             _ => {}
@@ -129,22 +150,23 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWCGROUP;
 
 impl Child {
+    /// `body` is run in the child, whose end its end is: it must not allocate or panic, and makes system calls alone.
     #[allow(unsafe_code)]
-    fn start(go: &OwnedFd, tell: &OwnedFd) -> io::Result<Self> {
+    fn start(namespaces: i32, body: impl FnOnce()) -> io::Result<Self> {
         let mut handle: i32 = -1;
         let arguments = CloneArguments {
             // No signal at its end: whoever else waits for children of this process does not hear of it.
-            flags: (NAMESPACES | libc::CLONE_PIDFD) as u64,
+            flags: u64::from((namespaces | libc::CLONE_PIDFD).cast_unsigned()),
             pidfd: (&raw mut handle) as u64,
             ..CloneArguments::default()
         };
         // SAFETY: the arguments are the kernel's structure and its size. Without CLONE_VM the child has a copy of this
-        // memory and this thread only; it makes system calls and nothing else, and never returns from `try_all`.
+        // memory and this thread only; it makes system calls and nothing else, and never returns from here.
         let pid =
             unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) };
         match i32::try_from(pid) {
             Ok(0) => {
-                try_all(go, tell);
+                body();
                 // SAFETY: ends this process, which is a copy made above, without running what others registered.
                 unsafe { libc::_exit(0) }
             }
@@ -169,22 +191,18 @@ impl Drop for Child {
 
 /// In the child: tries one thing after another and says what worked. Allocates nothing and cannot panic.
 fn try_all(go: &OwnedFd, tell: &OwnedFd) {
-    let say = |word: u8| {
-        // Nobody hears it: then nobody waits for it either.
-        let _ = rustix::io::write(tell, &[word]);
-    };
+    let say = |word| say(tell, word);
     let mut byte = [0_u8; 1];
     if rustix::io::read(go, &mut byte) != Ok(1) || become_root().is_err() {
         return;
     }
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    if rustix::mount::mount_change(c"/", private).is_err() {
+    if leave_mounts().is_err() {
         return;
     }
     if fresh_proc().is_ok() {
         say(word::FRESH_PROC);
     }
-    if rustix::mount::mount(c"none", c"/tmp", c"tmpfs", MountFlags::empty(), None).is_ok() {
+    if mount_memory().is_ok() {
         say(word::MOUNTS);
         if overlay().is_ok() {
             say(word::OVERLAY);
@@ -196,6 +214,33 @@ fn try_all(go: &OwnedFd, tell: &OwnedFd) {
     if net::ask_nf_tables().is_ok() {
         say(word::NF_TABLES);
     }
+}
+
+/// In the child: the same, about mounts that show other owners than their files have.
+fn try_owners(users: BorrowedFd<'_>, tell: &OwnedFd) {
+    if leave_mounts().and_then(|()| mount_memory()).is_err() {
+        return;
+    }
+    if idmap::works(c"/tmp", users).is_ok() {
+        say(tell, word::IDMAPPED_MEMORY);
+    }
+    if idmap::works(c"/", users).is_ok() && idmapped_layers(users).is_ok() {
+        say(tell, word::IDMAPPED_LAYERS);
+    }
+}
+
+fn say(tell: &OwnedFd, word: u8) {
+    // Nobody hears it: then nobody waits for it either.
+    let _ = rustix::io::write(tell, &[word]);
+}
+
+fn leave_mounts() -> rustix::io::Result<()> {
+    rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+}
+
+/// What is tried is tried in memory.
+fn mount_memory() -> rustix::io::Result<()> {
+    rustix::mount::mount(c"none", c"/tmp", c"tmpfs", MountFlags::empty(), None)
 }
 
 /// Takes the number 0 of the new user namespace: with a range mapped, ours is not in it.
@@ -218,11 +263,22 @@ fn fresh_proc() -> rustix::io::Result<()> {
 
 /// A writable layer over `/usr`, and a file written through it.
 fn overlay() -> rustix::io::Result<()> {
+    mount_layers(c"lowerdir=/usr,upperdir=/tmp/upper,workdir=/tmp/work,userxattr")?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, c"/tmp/merged/.stockade-probe", flags, Mode::RUSR).map(drop)
+}
+
+/// A writable layer over a `/usr` with other owners. Kernels before 5.19 have mounts with other owners, but no layers.
+fn idmapped_layers(users: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let shown = idmap::copy_of(c"/usr", users)?;
+    rustix::fs::mkdir(c"/tmp/lower", Mode::RWXU)?;
+    rustix::mount::move_mount(&shown, c"", CWD, c"/tmp/lower", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    mount_layers(c"lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work")
+}
+
+fn mount_layers(options: &CStr) -> rustix::io::Result<()> {
     for directory in [c"/tmp/upper", c"/tmp/work", c"/tmp/merged"] {
         rustix::fs::mkdir(directory, Mode::RWXU)?;
     }
-    let options = c"lowerdir=/usr,upperdir=/tmp/upper,workdir=/tmp/work,userxattr";
-    rustix::mount::mount(c"overlay", c"/tmp/merged", c"overlay", MountFlags::empty(), Some(options))?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, c"/tmp/merged/.stockade-probe", flags, Mode::RUSR).map(drop)
+    rustix::mount::mount(c"overlay", c"/tmp/merged", c"overlay", MountFlags::empty(), Some(options))
 }

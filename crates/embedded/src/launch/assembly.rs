@@ -193,7 +193,7 @@ impl<'a> Assembly<'a> {
     fn lower(&mut self, layer: &Layer, mapped: bool) -> Result<OwnedFd, Problem> {
         let path = match layer {
             Layer::Own => return Ok(have(self.own.as_ref())?.try_clone()?),
-            Layer::Prepared(name) => self.prepared.stage.path(name),
+            Layer::Prepared(name) => self.prepared.stage.layer(name),
             Layer::Machine(path) => path.clone(),
         };
         let opened = paths::open(&path)?;

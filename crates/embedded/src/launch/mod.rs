@@ -26,7 +26,7 @@ pub mod spec;
 mod standby;
 pub mod step;
 pub(crate) mod sys;
-mod users;
+pub(crate) mod users;
 mod wire;
 
 use std::time::Duration;

@@ -12,8 +12,8 @@ use rustix::mount::{
 use super::sys;
 
 /// What to say where a mount cannot show other owners.
-pub(super) const NO_MAPPING: &str = "the file system there cannot show other owners than its files have; put the directory \
-    on ext4, xfs, btrfs or tmpfs";
+pub(crate) const NO_MAPPING: &str = "the file system there cannot show other owners than its files have; put the directory \
+    on ext4, xfs or btrfs, and use Linux 5.12 or later (6.3 for tmpfs)";
 
 /// An option of a file system: with a value, or a flag.
 pub(crate) type Setting<'a> = (&'a str, Option<&'a str>);

@@ -85,7 +85,7 @@ fn check(spec: &LaunchSpec, facts: &MachineFacts) -> Result<(), Unsupported> {
 }
 
 fn root(spec: &LaunchSpec, facts: &MachineFacts, system: &HostSystem) -> Vec<SetupStep> {
-    let mapped = matches!(spec.users, UserMap::Range { .. }) && facts.idmapped_mounts;
+    let mapped = matches!(spec.users, UserMap::Range { .. }) && facts.idmapped_layers;
     let overlay = |target: PathBuf, name: String, layers: Vec<Layer>| {
         SetupStep::Overlay(Overlay { target, name, layers, mapped, user_marks: !facts.privileged })
     };

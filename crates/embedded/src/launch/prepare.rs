@@ -24,8 +24,8 @@ pub(super) fn all(
     agent: Option<&Path>,
 ) -> Result<Prepared, StepFailure> {
     leave_mounts().map_err(|problem| problem.of(&"leave the machine's mounts"))?;
-    let owner = match (facts.privileged, facts.idmapped_mounts) {
-        (true, true) => Owner::Mapped,
+    let owner = match (facts.privileged, facts.idmapped_layers) {
+        (true, true) => Owner::Mapped { in_memory: facts.idmapped_memory },
         (true, false) => Owner::Everybody,
         (false, _) => Owner::Ours,
     };

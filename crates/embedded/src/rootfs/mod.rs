@@ -13,6 +13,7 @@
 //! only root may read outside, nobody may read inside.
 
 mod etc;
+mod mirror;
 mod places;
 mod stage;
 mod system;

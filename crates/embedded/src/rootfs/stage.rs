@@ -2,21 +2,22 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use super::system::HostSystem;
-use super::{etc, places};
+use super::{etc, mirror, places};
 use crate::launch::failure::{At, Problem};
-use crate::launch::mounts;
 use crate::launch::spec::UserMap;
+use crate::launch::{mounts, paths, sys, users};
 
 /// Whom the prepared files belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// The id the sandbox's user has inside; mounts translate it for each sandbox.
-    Mapped,
+    /// The id the sandbox's user has inside; mounts translate it for each sandbox. Where those of file systems in
+    /// memory cannot, the layers lie on the disk.
+    Mapped { in_memory: bool },
     /// Us, who are every sandbox's user.
     Ours,
     /// Root, with everybody allowed to write: without translation no sandbox's user can own them.
@@ -25,7 +26,7 @@ pub(crate) enum Owner {
 
 /// What there is to prepare.
 pub(crate) struct StageOptions<'a> {
-    /// An empty directory; what is mounted there is seen by the launcher and its children alone.
+    /// A directory for this alone; what is mounted there is seen by the launcher and its children alone.
     pub(crate) at: &'a Path,
     pub(crate) system: &'a HostSystem,
     pub(crate) owner: Owner,
@@ -37,6 +38,8 @@ pub(crate) struct StageOptions<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
     at: PathBuf,
+    /// Where the layers are.
+    layers: PathBuf,
 }
 
 /// Directories of the skeleton.
@@ -76,23 +79,41 @@ impl Stage {
     pub(crate) const NOTHING: &'static str = "kernel";
     /// Where mounts are attached that are only parts of others.
     const ASIDE: &'static str = "aside";
+    /// What sandboxes have as layers.
+    const LAYERS: &'static str = "layers";
 
     /// Mounts the stage and fills it. The caller has a mount namespace of its own.
     pub(crate) fn prepare(options: &StageOptions<'_>) -> Result<Self, Problem> {
-        let place = crate::launch::paths::open(options.at)?;
+        let place = paths::open(options.at)?;
         let settings = [("size", Some(SIZE)), ("mode", Some("0755"))];
         let mount = mounts::make("tmpfs", &settings, mounts::INERT).at("tmpfs")?;
         mounts::attach(mount.as_fd(), place.as_fd()).at(options.at)?;
-        let stage = Self { at: options.at.to_owned() };
+        let stage = Self { at: options.at.to_owned(), layers: options.at.join(Self::LAYERS) };
         stage.fill(options).at(options.at)?;
+        if options.owner == (Owner::Mapped { in_memory: false }) {
+            stage.move_to_disk(place.as_fd()).at(options.at)?;
+        }
         Ok(stage)
     }
 
+    /// Moves the layers to the directory on which the stage was mounted. Those of an earlier launcher may be there, below
+    /// sandboxes that run: what is the same stays as it is.
+    fn move_to_disk(&self, place: BorrowedFd<'_>) -> Result<(), Problem> {
+        let mount = mounts::copy(place, false)?;
+        check_mapping(place)?;
+        mirror::mirror(&self.layers, Path::new(&mounts::name_of(place)))?;
+        fs::remove_dir_all(&self.layers)?;
+        fs::create_dir(&self.layers)?;
+        sys::set_mount(mount.as_fd(), sys::NO_SETUID | sys::NO_DEVICES | sys::NO_EXECUTION, None)?;
+        Ok(mounts::attach(mount.as_fd(), paths::open(&self.layers)?.as_fd())?)
+    }
+
     fn fill(&self, options: &StageOptions<'_>) -> io::Result<()> {
-        fs::create_dir(self.at.join(Self::ASSEMBLY))?;
-        fs::create_dir(self.at.join(Self::ASIDE))?;
+        for directory in [&self.assembly(), &self.aside(), &self.layers] {
+            fs::create_dir(directory)?;
+        }
         fill_sys(&self.sys())?;
-        let root = self.at.join("root");
+        let root = self.layer("root");
         fs::create_dir(&root)?;
         for directory in DIRECTORIES {
             fs::create_dir(root.join(directory))?;
@@ -105,7 +126,7 @@ impl Stage {
             if directory.components().count() == 2 {
                 fs::create_dir_all(root.join(inside(directory)))?;
             }
-            let layer = self.at.join(name_of_places(directory));
+            let layer = self.layer(&name_of_places(directory));
             fs::create_dir(&layer)?;
             places::fill(directory, &layer, options.hidden)?;
             give(&layer, options.owner)?;
@@ -121,8 +142,12 @@ impl Stage {
         Ok(())
     }
 
-    /// A directory of the stage, by its name.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// A layer, by its name.
+    pub(crate) fn layer(&self, name: &str) -> PathBuf {
+        self.layers.join(name)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
         self.at.join(name)
     }
 
@@ -140,6 +165,20 @@ impl Stage {
     pub(crate) fn aside(&self) -> PathBuf {
         self.path(Self::ASIDE)
     }
+}
+
+/// The first of a range that no sandbox has and no machine gives to anybody.
+const UNUSED_USERS: u32 = 0x7000_0000;
+
+/// Better known now than when a sandbox is to be made.
+fn check_mapping(place: BorrowedFd<'_>) -> Result<(), Problem> {
+    let map = UserMap::Range { first: UNUSED_USERS };
+    let lines = users::sandbox_map(map);
+    let proc = paths::open(Path::new("/proc"))?;
+    let users = users::make(proc.as_fd(), map, &lines, &lines)?;
+    let mount = mounts::copy(place, false)?;
+    sys::set_mount(mount.as_fd(), 0, Some(users.as_fd()))
+        .map_err(|errno| Problem::from(errno).hint(mounts::NO_MAPPING))
 }
 
 /// The name of the layer over a directory of the system.
@@ -179,7 +218,7 @@ fn home(home: &Path) -> io::Result<()> {
 fn give(path: &Path, owner: Owner) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     match owner {
-        Owner::Mapped => std::os::unix::fs::lchown(path, Some(UserMap::USER), Some(UserMap::USER))?,
+        Owner::Mapped { .. } => std::os::unix::fs::lchown(path, Some(UserMap::USER), Some(UserMap::USER))?,
         Owner::Ours => {}
         Owner::Everybody if found.is_symlink() => {}
         Owner::Everybody => {

@@ -8,7 +8,7 @@
 //!                      record.deleting in place of record.json: it is on its way out
 //!   standby/NAME/      files of a sandbox to come, which has no id yet
 //!   trash/             what is being removed
-//!   stage/             empty; the launcher mounts there what it alone sees
+//!   stage/             what all sandboxes share; most often empty, for the launcher mounts there what it alone sees
 //!   unreadable/        records nobody could read, kept for a person to look at
 //! ```
 //!
@@ -133,7 +133,7 @@ impl StateDir {
         self.root.join("trash")
     }
 
-    /// An empty directory, for the launcher to mount on what it alone sees.
+    /// A directory for the launcher, to mount on what it alone sees.
     pub(crate) fn stage(&self) -> PathBuf {
         self.root.join("stage")
     }

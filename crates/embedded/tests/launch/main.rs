@@ -1,4 +1,4 @@
-//! Real launches: as root, and once more as an ordinary user.
+//! Real launches: as root, once more as root of an older kernel, and once more as an ordinary user.
 //!
 //! The program is run again by itself in other roles (the launcher, the agent) and as another user, so that it has
 //! no harness of the usual kind. `launch NAME...` runs the tests whose names contain one of these.
@@ -16,6 +16,7 @@ mod world;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
+use stockade_embedded::facts::MachineFacts;
 use world::{Kind, World};
 
 /// A test, by its name.
@@ -41,21 +42,27 @@ fn main() -> ExitCode {
     let names: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let kind = if root { Kind::Root } else { Kind::Ordinary };
     if arguments.iter().any(|argument| argument == "--measure") {
-        measure::run(&World::new(kind), &names);
+        measure::run(&World::new(kind, MachineFacts::probe()), &names);
         return ExitCode::SUCCESS;
     }
-    let mut failed = run(kind, &names);
+    let facts = MachineFacts::probe();
+    let mut failed = run(kind, "", facts.clone(), &names);
     if root {
+        if facts.idmapped_memory {
+            // As before Linux 6.3.
+            let facts = MachineFacts { idmapped_memory: false, ..facts };
+            failed |= run(kind, ", layers on disk", facts, &names);
+        }
         failed |= !run_as_ordinary_user(&arguments);
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 #[allow(clippy::print_stderr)]
-fn run(kind: Kind, names: &[&String]) -> bool {
+fn run(kind: Kind, how: &str, facts: MachineFacts, names: &[&String]) -> bool {
     let tests: Vec<Test> =
         contents::TESTS.iter().chain(mounts::TESTS).chain(faults::TESTS).copied().collect();
-    let world = World::new(kind);
+    let world = World::new(kind, facts);
     let mut failed = false;
     for (name, test) in tests {
         if !names.is_empty() && !names.iter().any(|part| name.contains(part.as_str())) {
@@ -63,7 +70,7 @@ fn run(kind: Kind, names: &[&String]) -> bool {
         }
         // Tests end what they start, whether they fail or not.
         let passed = std::panic::catch_unwind(AssertUnwindSafe(|| test(&world))).is_ok();
-        eprintln!("{kind:?} {name} ... {}", if passed { "ok" } else { "FAILED" });
+        eprintln!("{kind:?}{how} {name} ... {}", if passed { "ok" } else { "FAILED" });
         failed |= !passed;
     }
     failed

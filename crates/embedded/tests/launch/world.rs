@@ -35,13 +35,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind, facts: MachineFacts) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let directory = tempfile::Builder::new().prefix("stockade-launch-").tempdir().unwrap();
         let mut world = Self {
             kind,
-            facts: MachineFacts::probe(),
+            facts,
             system: HostSystem::probe(),
             runtime,
             directory,

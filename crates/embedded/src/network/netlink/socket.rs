@@ -128,16 +128,19 @@ impl Socket {
         requests: &[Request],
         end: &Request,
     ) -> Result<(), NetlinkError> {
+        let Some((last, others)) = requests.split_last() else { return Ok(()) };
         let mut bytes = begin.finish(self.next_sequence());
         let first = self.sequence;
-        for request in requests {
+        for request in others {
             bytes.extend(request.finish(self.next_sequence()));
         }
-        // Only the end is answered when all went well; what went wrong is answered at its own number.
-        let mut end = end.clone();
-        end.add_flags(NLM_F_ACK);
+        // Only the last is answered when all went well; what went wrong is answered before, at its own number or the
+        // beginning's. The end has no answer before Linux 6.10.
+        let mut asked = last.clone();
+        asked.add_flags(NLM_F_ACK);
         let last = self.next_sequence();
-        bytes.extend(end.finish(last));
+        bytes.extend(asked.finish(last));
+        bytes.extend(end.finish(self.next_sequence()));
         self.send(&bytes)?;
         self.acknowledged(first, last)
     }
