@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod dist;
 pub mod elf;
 pub mod image;
+pub mod machine;
 pub mod openapi;
 pub mod paths;
 pub mod progress;

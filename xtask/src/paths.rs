@@ -59,6 +59,14 @@ pub fn images_cache() -> Result<PathBuf> {
     Ok(cache("XDG_CACHE_HOME")?.join("images"))
 }
 
+/// The cache of virtual machines: `stockade/machines` under `$XDG_CACHE_HOME` or `~/.cache`.
+///
+/// # Errors
+/// As [`tools_cache`].
+pub fn machines_cache() -> Result<PathBuf> {
+    Ok(cache("XDG_CACHE_HOME")?.join("machines"))
+}
+
 fn cache(remedy: &str) -> Result<PathBuf> {
     let base = match non_empty("XDG_CACHE_HOME") {
         Some(directory) => PathBuf::from(directory),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stockade_core::Backend;
 use stockade_server::ServerState;
 use tokio::net::TcpListener;
@@ -33,6 +34,7 @@ const ENDED_AT_ONCE: i32 = 143;
 /// When the address is taken, or the backend cannot be started.
 pub(crate) async fn run(settings: Settings, announcement: Option<Announcement>) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
+    raise_descriptors();
     announce(&settings, announcement.as_ref().is_some_and(|announcement| announcement.for_people));
     let listener = listen(settings.listen).await?;
     let address = listener.local_addr().context("cannot see where the server listens")?;
@@ -92,6 +94,14 @@ pub(crate) async fn run(settings: Settings, announcement: Option<Announcement>) 
         announcement.farewell();
     }
     Ok(())
+}
+
+/// Takes as many descriptors as this process may have: the usual 1,024 are a few hundred sandboxes or callers. Whoever
+/// waits for descriptors with `select`, which knows no more of them, is not in this program.
+fn raise_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // The limit that is there serves too, and running into it is said.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

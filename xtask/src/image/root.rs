@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::archive::sha256_hex;
+use super::debian;
 use crate::cluster::packages;
 use crate::progress::Step;
 use crate::{paths, run};
@@ -48,20 +49,14 @@ rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* /var/log/*.log /var/log/a
 : > /etc/hostname
 : > /etc/resolv.conf";
 
-/// Where the machine says which mirror it uses; without any, mmdebstrap takes Debian's own.
-const SOURCES: [&str; 2] = ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"];
-
 /// Where the tar is in the cache; makes it when it is not there yet.
 ///
 /// # Errors
 /// On a machine that is not Debian, or when a package cannot be had.
 pub fn ensure_tar() -> Result<PathBuf> {
-    let release = std::fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let suite = suite(&release).context(
-        "/etc/os-release is not Debian's: the root of the sandbox image is made from the machine's Debian mirror",
-    )?;
+    let suite = debian::suite()?;
     let directory = paths::images_cache()?;
-    let tar = directory.join(format!("root-{}.tar", cache_key(suite)));
+    let tar = directory.join(format!("root-{}.tar", cache_key(&suite)));
     if !tar.is_file() {
         packages::ensure_programs(&[("mmdebstrap", "mmdebstrap")])?;
         std::fs::create_dir_all(&directory)
@@ -69,7 +64,7 @@ pub fn ensure_tar() -> Result<PathBuf> {
         let step = Step::start(&format!("Debian {suite} for sandboxes (once; half a minute)"));
         // Made beside and renamed as a whole: a file in the cache is always complete.
         let partial = directory.join(format!("partial-{}.tar", std::process::id()));
-        let made = make(suite, &partial);
+        let made = make(&suite, &partial);
         let moved = made.and_then(|()| {
             std::fs::rename(&partial, &tar).with_context(|| format!("cannot make {}", tar.display()))
         });
@@ -89,25 +84,10 @@ fn make(suite: &str, tar: &Path) -> Result<()> {
     }
     command.arg(format!("--customize-hook=chroot \"$1\" sh -euc '{}'", FINISH.replace('\'', r"'\''")));
     command.arg(suite).arg(tar);
-    command.args(SOURCES.iter().filter(|path| names_a_mirror(Path::new(path))));
+    command.args(debian::sources());
     run::output(&mut command)?;
     ensure!(tar.is_file(), "mmdebstrap has made no {}", tar.display());
     Ok(())
-}
-
-fn names_a_mirror(sources: &Path) -> bool {
-    let text = std::fs::read_to_string(sources).unwrap_or_default();
-    text.lines().map(str::trim_start).any(|line| line.starts_with("deb ") || line.starts_with("URIs:"))
-}
-
-/// The code name of the Debian release: `bookworm`.
-fn suite(release: &str) -> Option<&str> {
-    let value = |name: &str| {
-        let line = release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        line.map(|value| value.trim_matches('"'))
-    };
-    value("ID").filter(|id| *id == "debian")?;
-    value("VERSION_CODENAME")
 }
 
 /// The same for the same recipe, release and architecture. Newer packages of a release do not change it:
@@ -117,31 +97,4 @@ fn cache_key(suite: &str) -> String {
     let mut key = sha256_hex(recipe.as_bytes());
     key.truncate(16);
     key
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_suite_is_debian_s_or_none() {
-        let debian = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_CODENAME=bookworm\nID=debian\n";
-        assert_eq!(suite(debian), Some("bookworm"));
-        assert_eq!(suite("ID=ubuntu\nVERSION_CODENAME=noble\n"), None);
-        assert_eq!(suite(""), None);
-    }
-
-    #[test]
-    fn a_file_without_a_source_is_no_mirror() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("sources.list");
-        let names = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            names_a_mirror(&path)
-        };
-        assert!(names("deb http://deb.debian.org/debian bookworm main\n"));
-        assert!(names("Types: deb\nURIs: http://deb.debian.org/debian\n"));
-        assert!(!names("# see debian.sources\n"));
-        assert!(!names_a_mirror(&directory.path().join("absent")));
-    }
 }

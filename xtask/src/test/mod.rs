@@ -7,6 +7,7 @@ mod cluster_tests;
 mod counts;
 mod deny;
 mod embedded_tests;
+mod kernel_tests;
 mod log;
 mod real_tests;
 mod sdk;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::log::Log;
-use super::{Run, cluster_tests, deny, embedded_tests, real_tests, sdk};
+use super::{Run, cluster_tests, deny, embedded_tests, kernel_tests, real_tests, sdk};
 use crate::cargo::Cargo;
 use crate::dist::{self, Program};
 use crate::run;
@@ -38,6 +38,8 @@ pub(super) enum Stage {
     Sdk,
     /// Sandboxes of this machine, attacked from inside, as root and as an ordinary user; then the SDK in them
     Embedded,
+    /// Those again in a virtual machine with Debian's own kernel
+    Kernels,
     /// The server against a real cluster
     Cluster,
     /// Real sandboxes in Pods: the SDK again, and the agent in images without it
@@ -59,6 +61,7 @@ impl Stage {
             Self::StaticArm64 => "static-arm64",
             Self::Sdk => "sdk",
             Self::Embedded => "embedded",
+            Self::Kernels => "kernels",
             Self::Cluster => "cluster",
             Self::SdkCluster => "sdk-cluster",
         }
@@ -95,6 +98,7 @@ impl Stage {
             Self::StaticArm64 => build_all_static("aarch64", log),
             Self::Sdk => sdk::run(run, log),
             Self::Embedded => embedded_tests::run(run, log),
+            Self::Kernels => kernel_tests::run(run, log),
             Self::Cluster => cluster_tests::run(run, log),
             Self::SdkCluster => real_tests::run(run, log),
         }
@@ -124,14 +128,27 @@ pub(super) fn build_static(program: Program, architecture: &str, log: &mut Log) 
 /// Builds tests of `e2e` with the features of the whole workspace, so that `cargo test --workspace` and this
 /// share what they build.
 pub(super) fn build_tests(name: &str, log: &mut Log) -> Result<PathBuf> {
-    let selected = ["--workspace", "--locked", "--features", FEATURES, "--test", name, "--no-run"];
-    log.run(Cargo::new("test").args(selected).into(), BUILD)?;
-    let mut again = Cargo::new("test").args(selected).args(["--quiet", "--message-format", "json"]);
+    build_programs(&["--test", name], &[name], log).map(|mut programs| programs.remove(0))
+}
+
+/// Builds some of the workspace's tests so, and says where they are, by their names: of a library, or a file of tests.
+pub(super) fn build_programs(targets: &[&str], names: &[&str], log: &mut Log) -> Result<Vec<PathBuf>> {
+    let everything = ["--workspace", "--locked", "--features", FEATURES, "--no-run"];
+    let selected = || Cargo::new("test").args(everything).args(targets);
+    log.run(selected().into(), BUILD)?;
+    let mut again = selected().args(["--quiet", "--message-format", "json"]);
     let messages = run::output(again.command())?;
-    let executable = messages.lines().find_map(|line| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let is_test = message["target"]["name"] == name && message["profile"]["test"] == true;
-        is_test.then(|| message["executable"].as_str().map(PathBuf::from))?
-    });
-    executable.context("cargo does not say where the tests are")
+    let built: Vec<(String, PathBuf)> = messages
+        .lines()
+        .filter_map(|line| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            let executable = message["executable"].as_str().filter(|_| message["profile"]["test"] == true)?;
+            Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(executable)))
+        })
+        .collect();
+    let find = |name: &&str| {
+        let found = built.iter().find(|(built, _)| built == name).map(|(_, path)| path.clone());
+        found.with_context(|| format!("cargo does not say where the tests {name} are"))
+    };
+    names.iter().map(find).collect()
 }

@@ -205,22 +205,29 @@ fn find_v2(mount: &Path, own: &str, trial: &Trial) -> CgroupLayout {
     CgroupLayout::V2 { base, controllers }
 }
 
-/// The highest group on the way to our own that was left to us. It is the same one after a new login,
-/// so that a server that is started again finds its sandboxes; root finds them from anywhere.
+/// The highest group on the way to our own that was left to us. It is the same one after a new login, so that a server
+/// that is started again finds its sandboxes.
+///
+/// Root takes the top of the tree, which it finds from anywhere, before a group left to it in which it runs itself: one
+/// that hands controllers down may hold no process, and the manager could not start the server in it again while there
+/// are sandboxes (systemd's status 219). A server in a group below (`DelegateSubgroup=`) is out of the way.
 fn base_v2(mount: &Path, own: &str, trial: &Trial) -> Option<PathBuf> {
     let mut way = vec![mount.to_owned()];
     for part in own.split('/').filter(|part| !part.is_empty() && *part != "..") {
         way.push(way.last()?.join(part));
     }
-    if let Some(delegated) = way.iter().skip(1).find(|group| trial.is_delegated(group))
-        && trial.can_move(delegated)
-    {
+    let left_to_us = |group: &&PathBuf| trial.is_delegated(group) && trial.can_move(group);
+    let delegated = way.iter().skip(1).find(left_to_us);
+    let in_the_way = trial.root && delegated == way.last();
+    if let Some(delegated) = delegated.filter(|_| !in_the_way) {
         return Some(delegated.clone());
     }
     if trial.root && trial.can_make(mount).is_ok() {
         return Some(mount.to_owned());
     }
-    way.into_iter().find(|group| trial.can_move(group) && trial.can_make(group).is_ok())
+    delegated
+        .or_else(|| way.iter().find(|group| trial.can_move(group) && trial.can_make(group).is_ok()))
+        .cloned()
 }
 
 #[cfg(test)]
@@ -252,12 +259,18 @@ mod tests {
     }
 
     #[test]
-    fn a_delegated_group_is_used_before_the_top() {
+    fn a_delegated_group_is_used_before_the_top_unless_root_is_in_its_way() {
         let tree = mk_v2_tree("memory\n");
         let scope = tree.path().join("user.slice/app.scope");
         rustix::fs::setxattr(&scope, "user.delegate", b"1", rustix::fs::XattrFlags::empty()).unwrap();
-        let layout = find_in(&mountinfo(tree.path()), "0::/user.slice/app.scope\n", &Trial { root: true });
-        assert_eq!(layout, CgroupLayout::V2 { base: scope, controllers: vec![Controller::Memory] });
+        let base = |own: &str, root| match find_in(&mountinfo(tree.path()), own, &Trial { root }) {
+            CgroupLayout::V2 { base, .. } => base,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(base("0::/user.slice/app.scope/server\n", true), scope);
+        assert_eq!(base("0::/user.slice/app.scope/server\n", false), scope);
+        assert_eq!(base("0::/user.slice/app.scope\n", false), scope);
+        assert_eq!(base("0::/user.slice/app.scope\n", true), tree.path());
     }
 
     #[test]

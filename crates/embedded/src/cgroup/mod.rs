@@ -27,8 +27,10 @@ pub use layout::{CgroupLayout, Controller, Hierarchy};
 pub use limits::{Limits, Usage};
 
 const COMMANDS: &str = "commands";
-/// Where the server's own processes go if they are in the way of handing controllers down.
+/// Where the relay is.
 const SERVER: &str = "_server";
+/// Where the processes of a group go, ours and others', that are in the way of its handing controllers down.
+const ASIDE: &str = "stockade.aside";
 /// Time for all processes of a sandbox to stop. One that is in the middle of a file system call cannot stop.
 const FREEZE_DEADLINE: Duration = Duration::from_secs(2);
 /// Time for processes to stop before they are killed: a help against those that multiply, not needed.
@@ -80,7 +82,7 @@ impl Cgroups {
                 file::make(&group)?;
                 match v2::hand_down(base, controllers) {
                     Err(error) if error.is_invalid() => {
-                        step_aside(base, &group)?;
+                        step_aside(base)?;
                         v2::hand_down(base, controllers)?;
                     }
                     other => other?,
@@ -172,6 +174,9 @@ impl Cgroups {
         for parent in self.parents() {
             file::remove(&parent.join(SERVER), now)?;
             file::remove(&parent, now)?;
+        }
+        if let CgroupLayout::V2 { base, .. } = &self.layout {
+            step_back(base);
         }
         Ok(())
     }
@@ -393,10 +398,9 @@ fn checked(name: &str) -> Result<&str, CgroupError> {
     if plain { Ok(name) } else { Err(CgroupError::Name { name: name.chars().take(80).collect() }) }
 }
 
-/// Moves the processes of `base` out of the way: a group that hands controllers down may hold none. They are the
-/// server's own, because whoever delegates a group starts one service in it.
-fn step_aside(base: &Path, group: &Path) -> Result<(), CgroupError> {
-    let aside = group.join(SERVER);
+/// Moves the processes of `base` out of the way: a group that hands controllers down may hold none.
+fn step_aside(base: &Path) -> Result<(), CgroupError> {
+    let aside = base.join(ASIDE);
     file::make(&aside)?;
     for pid in file::processes(base) {
         match file::write(&aside, "cgroup.procs", &pid.to_string()) {
@@ -406,4 +410,20 @@ fn step_aside(base: &Path, group: &Path) -> Result<(), CgroupError> {
         }
     }
     Ok(())
+}
+
+/// Undoes it when no server has groups in `base` any more. What cannot be undone does no harm where it is.
+fn step_back(base: &Path) {
+    let aside = base.join(ASIDE);
+    let ours = |name: &String| name.starts_with("stockade-");
+    if !aside.is_dir() || file::children(base).iter().any(ours) {
+        return;
+    }
+    for controller in Controller::ALL {
+        let _ = file::write(base, "cgroup.subtree_control", &format!("-{controller}"));
+    }
+    for pid in file::processes(&aside) {
+        let _ = file::write(base, "cgroup.procs", &pid.to_string());
+    }
+    let _ = file::remove(&aside, Instant::now());
 }

@@ -343,3 +343,29 @@ fn a_limit_that_cannot_be_written_is_named_with_file_and_value() {
     let error = groups.create("one", &limits).unwrap_err().to_string();
     assert_eq!(error, format!("cannot write \"100\" to {}", file.display()));
 }
+
+/// Tried where control groups are of version 2 and we are root: a group that hands controllers down may hold no process.
+#[test]
+fn processes_in_the_way_step_aside_and_back() {
+    let CgroupLayout::V2 { base: top, controllers } = CgroupLayout::find() else { return };
+    if !rustix::process::geteuid().is_root() || controllers.is_empty() {
+        return;
+    }
+    v2::hand_down(&top, &controllers).unwrap();
+    let base = top.join(format!("test-aside-{}", std::process::id()));
+    file::make(&base).unwrap();
+    let mut other = run_in(&[file::writer(&base, "cgroup.procs").unwrap()], "exec sleep 1000");
+    let pid = i32::try_from(other.id()).unwrap();
+    let layout = CgroupLayout::V2 { base: base.clone(), controllers };
+    let (one, two) = (Cgroups::open(&layout, "one").unwrap(), Cgroups::open(&layout, "two").unwrap());
+    let group = one.create("a", &Limits::default()).unwrap();
+    assert_eq!(file::processes(&base.join(ASIDE)), [pid]);
+    group.remove(KILL_DEADLINE).unwrap();
+    one.close().unwrap();
+    assert_eq!(file::processes(&base.join(ASIDE)), [pid], "the other server hands controllers down");
+    two.close().unwrap();
+    assert_eq!((file::processes(&base), file::children(&base)), (vec![pid], vec![]));
+    other.kill().unwrap();
+    other.wait().unwrap();
+    file::remove(&base, Instant::now() + KILL_DEADLINE).unwrap();
+}

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, getrlimit};
 use stockade_core::layout::UserData;
 
 use super::findings::Finding;
@@ -21,6 +22,8 @@ struct Arrangement {
     files: Option<(u64, u64)>,
     /// Terminals of all sandboxes of the machine, and those they may have.
     terminals: Option<(u64, u64)>,
+    /// Descriptors this process may have, and those it needs for as many sandboxes as there may be.
+    descriptors: Option<(u64, u64)>,
 }
 
 /// What the settings make of this machine. Only what is not as it should be is told.
@@ -57,6 +60,9 @@ impl Arrangement {
             files: number("/proc/sys/fs/file-max")
                 .map(|most| (most, processes.min(settings.limits.memory.0 / BYTES_OF_AN_OPEN_FILE))),
             terminals: terminals.map(|most| (most, u64::from(settings.max_sandboxes) * u64::from(TERMINALS))),
+            descriptors: getrlimit(Resource::Nofile).maximum.map(|most| {
+                (most, DESCRIPTORS + DESCRIPTORS_OF_A_SANDBOX * u64::from(settings.max_sandboxes))
+            }),
         }
     }
 
@@ -102,10 +108,24 @@ impl Arrangement {
                 "raise kernel.pty.max (sysctl)",
             )
         });
-        open.chain(shared).chain(files).chain(terminals).collect()
+        let descriptors = self.descriptors.filter(more).map(|(most, all)| {
+            Finding::less(
+                "descriptors",
+                format!(
+                    "the server may have {most} at once, and as many sandboxes as SANDBOX_MAX allows need {all}; when \
+                     they are used up, none can be made"
+                ),
+                "raise the hard limit (LimitNOFILE= of a service, ulimit -Hn of a shell), or lower SANDBOX_MAX",
+            )
+        });
+        open.chain(shared).chain(files).chain(terminals).chain(descriptors).collect()
     }
 }
 
+/// For the server itself, its callers, and what is prepared ahead.
+const DESCRIPTORS: u64 = 512;
+/// Its process, its ports, its groups.
+const DESCRIPTORS_OF_A_SANDBOX: u64 = 4;
 /// What the kernel counts as a group's memory for each open file, at least.
 const BYTES_OF_AN_OPEN_FILE: u64 = 256;
 
@@ -158,9 +178,10 @@ mod tests {
             shared: Some("/srv/a".into()),
             files: Some((100, 101)),
             terminals: Some((100, 101)),
+            descriptors: Some((100, 101)),
         };
         let findings = all.findings();
-        assert_eq!(findings.len(), 5);
+        assert_eq!(findings.len(), 6);
         assert!(findings.iter().all(|finding| finding.level == Level::Less && finding.remedy.is_some()));
         assert!(findings[1].text.contains("/srv/b"));
     }

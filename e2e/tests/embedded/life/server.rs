@@ -190,7 +190,12 @@ impl Server {
 
     /// The main process of a sandbox, as it was written down.
     pub(super) fn main_process(&self, id: &str) -> i32 {
-        i32::try_from(self.record(id)["life"]["process"]["pid"].as_i64().unwrap()).unwrap()
+        self.written_process(id).unwrap()
+    }
+
+    /// The same of a sandbox that may just have ended.
+    pub(super) fn written_process(&self, id: &str) -> Option<i32> {
+        self.record(id)["life"]["process"]["pid"].as_i64().map(|pid| i32::try_from(pid).unwrap())
     }
 
     fn record(&self, id: &str) -> serde_json::Value {

@@ -130,8 +130,9 @@ fn what_ends_again_and_again_fails_and_a_create_replaces_it() {
             if sandbox.status == "Failed" {
                 return Ok(sandbox);
             }
-            if sandbox.ready {
-                kill(server.main_process("s1"));
+            // Its end may be written down since the answer was.
+            if let Some(process) = server.written_process("s1").filter(|_| sandbox.ready) {
+                kill(process);
             }
             Err(sandbox.status)
         })
