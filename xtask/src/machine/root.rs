@@ -10,7 +10,7 @@ use crate::progress::Step;
 use crate::{paths, run};
 
 /// What the tests of the embedded backend use, beside a system that boots.
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 15] = [
     "bash",
     "curl",
     "dbus",
@@ -23,6 +23,7 @@ const PACKAGES: [&str; 14] = [
     "python3-pip",
     "ripgrep",
     "systemd-sysv",
+    "tzdata",
     "udev",
     "util-linux",
 ];

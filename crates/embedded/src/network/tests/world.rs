@@ -6,12 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::network::addressing::hardware;
 use crate::network::links::{self, Veth};
 use crate::network::namespace::{self, Made, Maker};
 
-/// How long an answer within this machine may take.
-pub(in crate::network) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer within this machine may take: what is lost is sent again after one and after three seconds.
+pub(in crate::network) const PATIENCE: Duration = Duration::from_secs(5);
 /// The machine's own address towards the world.
 pub(in crate::network) const MACHINE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -48,6 +50,9 @@ pub(in crate::network) struct World {
 pub(in crate::network) fn on_a_machine<F: Future<Output = ()>>(
     test: impl FnOnce(World) -> F + Send + 'static,
 ) {
+    // The usual 1,024 are not enough for hundreds of networks.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     let machine = thread::spawn(move || {
         let machine = Maker::for_this_thread().unwrap().make().unwrap();
         let world = mk_world(machine);
