@@ -94,8 +94,8 @@ impl MachineFacts {
             (true, true) => Finding::good("users", "every sandbox has users of its own"),
             (true, false) => Finding::less(
                 "users",
-                "every sandbox has users of its own, but the root file system cannot show files with other owners: \
-                 /usr and /etc are read-only inside",
+                "every sandbox has users of its own, but the machine's files cannot be shown with their owners: inside \
+                 they are nobody's",
                 "use a kernel of 5.19 or later, and ext4, xfs or btrfs",
             ),
             (false, _) => Finding::less(
@@ -110,10 +110,10 @@ impl MachineFacts {
         if self.overlay {
             return Finding::good("files", "system directories are covered by a private writable layer");
         }
-        Finding::less(
+        Finding::missing(
             "files",
-            "system directories are read-only inside: overlayfs is not available",
-            "load the module overlay, or use a kernel of 5.11 or later for an ordinary user",
+            "overlayfs is not available, and without it system directories cannot be shown",
+            "load the module overlay, and use a kernel of 5.12 or later",
         )
     }
 

@@ -33,7 +33,7 @@ pub struct MachineFacts {
     pub fresh_proc: bool,
     /// Private file systems can be mounted in them. Without it there is no sandbox.
     pub mounts: bool,
-    /// The machine's directories can be covered by a writable layer.
+    /// The machine's directories can be covered by a writable layer. Without it there is no sandbox.
     pub overlay: bool,
     /// The machine's directories can be covered by a writable layer with other owners than their files have; asked of
     /// the root file system. [`idmapping_works_at`] asks others, about mounts without layers.
@@ -112,7 +112,7 @@ impl MachineFacts {
     /// Whether sandboxes can be made here at all.
     #[must_use]
     pub fn can_isolate(&self) -> bool {
-        self.namespaces.is_ok() && self.fresh_proc && self.mounts && self.seccomp
+        self.namespaces.is_ok() && self.fresh_proc && self.mounts && self.overlay && self.seccomp
     }
 
     /// Whether the kernel counts processes of a user apart in each user namespace, as Linux does since 5.14.

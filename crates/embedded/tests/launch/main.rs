@@ -51,7 +51,9 @@ fn main() -> ExitCode {
         if facts.idmapped_memory {
             // As before Linux 6.3.
             let facts = MachineFacts { idmapped_memory: false, ..facts };
-            failed |= run(kind, ", layers on disk", facts, &names);
+            failed |= run(kind, ", layers on disk", facts.clone(), &names);
+            let facts = MachineFacts { idmapped_layers: false, ..facts };
+            failed |= run(kind, ", layers with their files' owners", facts, &names);
         }
         failed |= !run_as_ordinary_user(&arguments);
     }
