@@ -167,12 +167,12 @@ impl Stage {
     }
 }
 
-/// The first of a range that no sandbox has and no machine gives to anybody.
-const UNUSED_USERS: u32 = 0x7000_0000;
+/// The first of some range: with what is tried nothing is made.
+const ANY_USERS: u32 = 0x7000_0000;
 
 /// Better known now than when a sandbox is to be made.
 fn check_mapping(place: BorrowedFd<'_>) -> Result<(), Problem> {
-    let map = UserMap::Range { first: UNUSED_USERS };
+    let map = UserMap::Range { first: ANY_USERS };
     let lines = users::sandbox_map(map);
     let proc = paths::open(Path::new("/proc"))?;
     let users = users::make(proc.as_fd(), map, &lines, &lines)?;
