@@ -18,12 +18,13 @@ use crate::machine::{self, Machine};
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 /// The programs of tests, by name: sandboxes from outside, control groups and networks, launches.
 const TESTS: [&str; 3] = ["embedded", "stockade_embedded", "launch"];
-/// What depends on the kernel, and is not busy for minutes where everything takes ten times as long.
+/// What depends on the kernel, and is not busy for minutes where everything takes ten times as long. Time in an emulated
+/// machine is no measure of processors.
 const ALL: &str = "\
 failed=0
 /srv/stockade_embedded cgroup:: network:: confine:: rootfs:: facts:: || failed=101
 /srv/launch written writable survive owner mount missing link setuid unreadable || failed=101
-/srv/embedded --test-threads 1 life::usual isolation::limits || failed=101
+/srv/embedded --test-threads 1 life::usual isolation::limits --skip processor_time || failed=101
 exit $failed
 ";
 
