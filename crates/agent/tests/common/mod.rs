@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test binary uses its own part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -96,12 +96,14 @@ impl Drop for Agent {
     }
 }
 
-/// An address of this test process's own: a port alone, let go of, may be given to another.
+/// An address of this test process's own. None is asked of the kernel by listening for a moment: another thread's child
+/// would have that socket until it executes its program, and answer in the agent's place.
 fn free_address() -> SocketAddr {
+    /// Below what the kernel gives to connections.
+    const PORT: u16 = 19_987;
     static AGENTS: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
-    let host = Ipv4Addr::new(127, high, low, AGENTS.fetch_add(1, Ordering::Relaxed));
-    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
+    (Ipv4Addr::new(127, high, low, AGENTS.fetch_add(1, Ordering::Relaxed)), PORT).into()
 }
 
 /// Polls until `done`, which has to happen within the deadline.

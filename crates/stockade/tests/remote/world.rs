@@ -228,12 +228,14 @@ pub(crate) fn mk_sandbox(id: SandboxId, url: String) -> Sandbox {
     }
 }
 
-/// Of a loopback address that nobody else uses: on 127.0.0.1 a connection may get the port before the agent does.
+/// An address of this test process's own. None is asked of the kernel by listening for a moment: another thread's child
+/// would have that socket until it executes its program, and answer in the agent's place.
 fn free_address() -> SocketAddr {
+    /// Below what the kernel gives to connections.
+    const PORT: u16 = 19_987;
     static AGENTS: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
-    let host = Ipv4Addr::new(127, high, low, AGENTS.fetch_add(1, Ordering::Relaxed));
-    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
+    (Ipv4Addr::new(127, high, low, AGENTS.fetch_add(1, Ordering::Relaxed)), PORT).into()
 }
 
 struct Agent {
