@@ -208,9 +208,9 @@ pub(crate) fn end(inner: &Inner) {
         let incarnation = ready.incarnation.clone();
         // Its process ends with the connection.
         drop(ready);
-        let removed = inner.cgroups.discard(&incarnation, AT_THE_END).is_ok();
-        if removed && inner.state.discard_standby(&incarnation).is_ok() {
-            inner.trash.collect();
+        if inner.cgroups.discard(&incarnation, AT_THE_END).is_ok() {
+            // Not through the trash, whose thread ends with the server, too.
+            let _ = inner.state.remove_standby(&incarnation);
         }
     }
 }

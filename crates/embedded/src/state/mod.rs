@@ -122,6 +122,17 @@ impl StateDir {
         self.to_trash(&self.standby(name))
     }
 
+    /// Removes the files of a sandbox to come where they are. Nobody has written there: there are a few directories.
+    pub(crate) fn remove_standby(&self, name: &str) -> Result<(), StateError> {
+        let path = self.standby(name);
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::Io { doing: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The names of sandboxes to come. Unreadable: none.
     pub(crate) fn standbys(&self) -> Vec<String> {
         let entries = fs::read_dir(self.root.join("standby")).into_iter().flatten().flatten();
