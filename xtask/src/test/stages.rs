@@ -38,7 +38,7 @@ pub(super) enum Stage {
     Sdk,
     /// Sandboxes of this machine, attacked from inside, as root and as an ordinary user; then the SDK in them
     Embedded,
-    /// Those again in a virtual machine with Debian's own kernel
+    /// Those again in a virtual machine with Debian's own kernel; only when named
     Kernels,
     /// The server against a real cluster
     Cluster,
@@ -70,6 +70,12 @@ impl Stage {
     /// Whether it belongs to `--fast`.
     pub(super) fn is_fast(self) -> bool {
         matches!(self, Self::Format | Self::Lint | Self::Tests)
+    }
+
+    /// Whether it is run when it is asked for by name only: in an emulated machine time passes otherwise, and whoever is
+    /// busy beside it decides how.
+    pub(super) fn is_on_demand(self) -> bool {
+        self == Self::Kernels
     }
 
     /// What a reader of its success should know.

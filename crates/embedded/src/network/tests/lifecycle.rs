@@ -92,7 +92,7 @@ fn an_address_passes_on_without_the_rights_of_whoever_had_it() {
                     Err(error) => assert!(since.elapsed() < DEADLINE, "{error}"),
                 }
             };
-            assert!(tcp(&sandbox, PUBLIC[0], PORT).is_ok());
+            tcp(&sandbox, PUBLIC[0], PORT).unwrap_or_else(|error| panic!("slot {slot}: {error}"));
             assert!(tcp(&sandbox, CLOSED[0], PORT).is_err());
             all.push(sandbox);
         }
