@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Run;
 use super::log::Log;
 use super::stages::{build_static, build_tests};
+use super::suite::{self, Runner};
 use crate::cargo::target_directory;
 use crate::cluster::{self, DEFAULT_NAME, Handle, Options};
 use crate::dist::{self, Program};
@@ -72,16 +73,22 @@ fn load_current_image() -> Result<()> {
 
 fn run_tests(run: &Run, log: &mut Log, handle: &Handle, tests: &Path) -> Result<()> {
     let filter = run.filter.as_deref().unwrap_or_default();
-    let mut together = command(handle, tests)?;
-    together.args(["--test-threads", AT_ONCE, "--skip", "alone::", "--skip", REAL, filter]);
-    let mut alone = command(handle, tests)?;
-    alone.args(["--test-threads", "1", "--skip", "together::", "--skip", REAL, filter]);
     if handle.name.is_none() {
-        alone.args(["--skip", OWN_CLUSTER]);
         say(&format!("not applicable on a cluster that is not ours: the tests in {OWN_CLUSTER}"));
     }
-    let together = log.run(together, LIMIT);
-    let alone = log.run(alone, LIMIT);
+    let together = suite::run(log, Runner::Libtest, LIMIT, || {
+        let mut together = command(handle, tests)?;
+        together.args(["--test-threads", AT_ONCE, "--skip", "alone::", "--skip", REAL, filter]);
+        Ok(together)
+    });
+    let alone = suite::run(log, Runner::Libtest, LIMIT, || {
+        let mut alone = command(handle, tests)?;
+        alone.args(["--test-threads", "1", "--skip", "together::", "--skip", REAL, filter]);
+        if handle.name.is_none() {
+            alone.args(["--skip", OWN_CLUSTER]);
+        }
+        Ok(alone)
+    });
     together.and(alone)
 }
 

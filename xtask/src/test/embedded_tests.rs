@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::log::Log;
 use super::stages::{build_static, build_tests};
+use super::suite::{self, Runner};
 use super::{Run, sdk};
 use crate::cluster::packages;
 use crate::dist::Program;
@@ -28,12 +29,15 @@ pub(super) fn run(run: &Run, log: &mut Log) -> Result<()> {
     let environment = sdk::environment(log)?;
     // What is tested is what is delivered.
     let server = build_static(Program::Server, std::env::consts::ARCH, log)?;
-    let mut tests = Command::new(build_tests("embedded", log)?);
-    tests
-        .current_dir(crate::paths::repository().join("e2e"))
-        // Each fills the machine: they take turns anyway, and their time is not to run while they wait.
-        .args(["--test-threads", "1", run.filter.as_deref().unwrap_or_default()])
-        .env("STOCKADE_BIN", server)
-        .env("STOCKADE_E2E_SDK_PYTHON", environment.python());
-    log.run(tests, LIMIT)
+    let program = build_tests("embedded", log)?;
+    suite::run(log, Runner::Libtest, LIMIT, || {
+        let mut tests = Command::new(&program);
+        tests
+            .current_dir(crate::paths::repository().join("e2e"))
+            // Each fills the machine: they take turns anyway, and their time is not to run while they wait.
+            .args(["--test-threads", "1", run.filter.as_deref().unwrap_or_default()])
+            .env("STOCKADE_BIN", &server)
+            .env("STOCKADE_E2E_SDK_PYTHON", environment.python());
+        Ok(tests)
+    })
 }

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::suite::Flaky;
 use crate::wait::{Outcome, until};
 
 /// Between two looks at a program that takes seconds to minutes.
@@ -20,16 +21,26 @@ const INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Log {
     path: PathBuf,
     file: File,
+    flaky: Vec<Flaky>,
 }
 
 impl Log {
     pub(super) fn create(path: PathBuf) -> Result<Self> {
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, flaky: Vec::new() })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Tests of the stage that failed and passed alone.
+    pub(super) fn flaky(&self) -> &[Flaky] {
+        &self.flaky
+    }
+
+    pub(super) fn add_flaky(&mut self, flaky: Flaky) {
+        self.flaky.push(flaky);
     }
 
     /// All of it so far.
@@ -44,15 +55,7 @@ impl Log {
 
     /// Runs a program to its end, which has to be a success, or until its time is up: then it is ended with
     /// all that it started.
-    pub(super) fn run(&mut self, command: Command, limit: Duration) -> Result<()> {
-        let line = line_of(&command);
-        let status = self.run_for_status(command, limit)?;
-        ensure!(status.success(), "`{line}` failed with {status}");
-        Ok(())
-    }
-
-    /// As [`Self::run`], for a program whose status says more.
-    pub(super) fn run_for_status(&mut self, mut command: Command, limit: Duration) -> Result<ExitStatus> {
+    pub(super) fn run(&mut self, mut command: Command, limit: Duration) -> Result<()> {
         let line = line_of(&command);
         self.say(&format!("$ {line}"))?;
         let copy = || self.file.try_clone().context("cannot duplicate a descriptor");
@@ -63,13 +66,12 @@ impl Log {
             let status = child.try_wait().context("cannot wait for a program")?;
             Ok(status.ok_or_else(|| "it runs".to_owned()))
         })?;
-        match ended {
-            Outcome::Ready(status) => Ok(status),
-            Outcome::TimedOut(_) => {
-                end_group(&mut child)?;
-                bail!("`{line}` did not end within {} s", limit.as_secs())
-            }
-        }
+        let Outcome::Ready(status) = ended else {
+            end_group(&mut child)?;
+            bail!("`{line}` did not end within {} s", limit.as_secs());
+        };
+        ensure!(status.success(), "`{line}` failed with {status}");
+        Ok(())
     }
 }
 

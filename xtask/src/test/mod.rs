@@ -1,17 +1,20 @@
 //! `cargo xtask test`: the one command that runs all tests.
 //!
 //! A stage is a check of one kind, with a log of its own. Stages run one after the other, cheap ones first,
-//! and all of them even when one fails: who waits half an hour wants to know everything.
+//! and all of them even when one fails: who waits half an hour wants to know everything. A test that fails is run again
+//! alone; when it passes then, twice, the run is green and ends with a list of such tests, which are to be mended.
 
 mod cluster_tests;
 mod counts;
 mod deny;
 mod embedded_tests;
+mod green;
 mod kernel_tests;
 mod log;
 mod real_tests;
 mod sdk;
 mod stages;
+mod suite;
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -84,25 +87,36 @@ pub fn run(arguments: &Test) -> Result<()> {
         builds_static: chosen.iter().any(|stage| stage.is_static_here()),
     };
     let started = Instant::now();
+    let tree = (!partial).then(green::tree).transpose()?.flatten();
     let mut sum = Counts::default();
     let mut failed = Vec::new();
+    let mut flaky = Vec::new();
     for stage in chosen {
-        let counts = one(&run, stage)?;
+        let (counts, log) = one(&run, stage)?;
         if counts.failed > 0 {
             failed.push(stage.name());
         }
+        if !log.flaky().is_empty() {
+            flaky.push(suite::report(log.flaky(), log.path()));
+        }
         sum += counts;
+    }
+    for report in &flaky {
+        say(report);
     }
     say(&format!("all stages: {:.0} s", started.elapsed().as_secs_f32()));
     if !failed.is_empty() {
         say(&format!("failed: {}", failed.join(", ")));
     }
     answer(&sum.to_string());
-    if failed.is_empty() { Ok(()) } else { bail!("some tests failed; see above") }
+    if !failed.is_empty() {
+        bail!("some tests failed; see above");
+    }
+    tree.map_or(Ok(()), |tree| green::record(&tree))
 }
 
 /// Runs one stage. Its failure is a count; an error is that it could not even be written down.
-fn one(run: &Run, stage: Stage) -> Result<Counts> {
+fn one(run: &Run, stage: Stage) -> Result<(Counts, Log)> {
     let directory = target_directory().join("xtask-test");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let mut log = Log::create(directory.join(format!("{}.log", stage.name())))?;
@@ -112,6 +126,10 @@ fn one(run: &Run, stage: Stage) -> Result<Counts> {
     drop(step);
     let text = log.text();
     let mut counts = Counts::of(&text);
+    if result.is_ok() {
+        // What passed when it was run again; the log has its failures too.
+        counts.passed += std::mem::take(&mut counts.failed);
+    }
     let tests = counts;
     let result = result.and_then(|()| {
         ensure!(!run.in_ci || counts.skipped == 0, "CI=true and {} tests were skipped", counts.skipped);
@@ -122,12 +140,16 @@ fn one(run: &Run, stage: Stage) -> Result<Counts> {
         counts.failed = 1;
     }
     tell(stage, &result, tests, started.elapsed(), &log);
-    Ok(counts)
+    Ok((counts, log))
 }
 
 fn tell(stage: Stage, result: &Result<()>, counts: Counts, took: Duration, log: &Log) {
     let tests = if counts.is_empty() { String::new() } else { format!(" ({counts})") };
-    let word = if result.is_ok() { "ok" } else { "FAILED" };
+    let word = match (result, log.flaky().is_empty()) {
+        (Ok(()), true) => "ok",
+        (Ok(()), false) => "flaky",
+        (Err(_), _) => "FAILED",
+    };
     say(&format!("{:<12} {word:<6} {:>6.1} s{tests}", stage.name(), took.as_secs_f32()));
     if let Ok(Some(note)) = result.as_ref().map(|()| stage.note()) {
         say(&format!("{:<12} {note}", ""));

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::cluster_tests::{REAL, command, on_cluster};
 use super::log::Log;
+use super::suite::{self, Runner};
 use super::{Run, sdk};
 use crate::cargo::target_directory;
 use crate::cluster::{self, Handle};
@@ -22,13 +23,15 @@ pub(super) fn run(run: &Run, log: &mut Log) -> Result<()> {
     on_cluster(run, log, |log, handle, tests| {
         load_images(handle)?;
         let filter = run.filter.as_deref();
-        let others = log.run(others(handle, tests, filter)?, LIMIT);
-        let mut suite = command(handle, tests)?;
-        suite
-            .args([SUITE, "--nocapture"])
-            .env("STOCKADE_E2E_SDK_PYTHON", environment.python())
-            .env("STOCKADE_E2E_SDK_FILTER", filter.unwrap_or_default());
-        others.and(log.run(suite, LIMIT))
+        let others = suite::run(log, Runner::Libtest, LIMIT, || others(handle, tests, filter));
+        let sdk = suite::run(log, Runner::Libtest, LIMIT, || {
+            let mut sdk = command(handle, tests)?;
+            sdk.args([SUITE, "--nocapture"])
+                .env("STOCKADE_E2E_SDK_PYTHON", environment.python())
+                .env("STOCKADE_E2E_SDK_FILTER", filter.unwrap_or_default());
+            Ok(sdk)
+        });
+        others.and(sdk)
     })
 }
 

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::log::Log;
+use super::suite::{self, Runner};
 use super::{Run, cluster_tests, deny, embedded_tests, kernel_tests, real_tests, sdk};
 use crate::cargo::Cargo;
 use crate::dist::{self, Program};
@@ -96,8 +97,8 @@ impl Stage {
                 log.run(lint.into(), BUILD)
             }
             Self::Tests => {
-                let tests = Cargo::new("test").args(["--workspace", "--locked", "--no-fail-fast"]);
-                log.run(tests.into(), BUILD)
+                let tests = || Cargo::new("test").args(["--workspace", "--locked", "--no-fail-fast"]);
+                suite::run(log, Runner::Cargo, BUILD, || Ok(tests().into()))
             }
             Self::Dependencies => deny::run(log),
             Self::StaticX86 => build_all_static("x86_64", log),
