@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, cluster, dist, image, openapi, progress, test};
+use xtask::{bench, cluster, dist, image, openapi, progress, test, tidy};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Developer tasks of Stockade")]
@@ -26,6 +26,8 @@ enum Command {
     Openapi,
     /// Build the static programs that are delivered into target/dist
     Dist,
+    /// Look at what no compiler looks at: files, links, dependencies
+    Tidy,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => bench::run(&command),
         Command::Openapi => openapi::run(),
         Command::Dist => dist::run(),
+        Command::Tidy => tidy::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

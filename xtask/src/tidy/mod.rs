@@ -1,12 +1,17 @@
-//! What no compiler looks at: the length of files, their documentation, what must not be in them.
+//! What no compiler looks at: the length of files, their documentation, what must not be in them, where links and
+//! dependencies lead.
 //!
-//! `cargo test` runs it on the repository.
+//! `cargo xtask tidy`; `cargo test` runs it on the repository too.
+
+mod dependencies;
+mod documents;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::run;
+use crate::progress::answer;
+use crate::{paths, run};
 
 /// A file has one subject. Tests at its end do not count.
 const MAX_LINES: usize = 500;
@@ -24,6 +29,19 @@ const FORBIDDEN: [(&str, &str, &str); 6] = [
 /// Files that are somebody else's words, or data.
 const FOREIGN: [&str; 4] = ["LICENSE", "Cargo.lock", "go.sum", ".json"];
 
+/// Prints what is untidy in the repository.
+///
+/// # Errors
+/// When something is, or a file cannot be read.
+pub fn run() -> Result<()> {
+    let untidy = check(&paths::repository())?;
+    for line in &untidy {
+        answer(line);
+    }
+    ensure!(untidy.is_empty(), "{} to mend", untidy.len());
+    Ok(())
+}
+
 /// Looks at every file that git knows or would know.
 ///
 /// # Errors
@@ -31,10 +49,13 @@ const FOREIGN: [&str; 4] = ["LICENSE", "Cargo.lock", "go.sum", ".json"];
 pub fn check(repository: &Path) -> Result<Vec<String>> {
     let mut command = run::command(&["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]);
     let listed = run::output(command.current_dir(repository))?;
-    let mut untidy = Vec::new();
-    for name in listed.split('\0').filter(|name| !name.is_empty()) {
+    let names: Vec<&str> =
+        listed.split('\0').filter(|name| !name.is_empty() && repository.join(name).is_file()).collect();
+    let mut untidy = documents::check(repository, &names)?;
+    untidy.extend(dependencies::check(repository)?);
+    for name in names {
         let path: PathBuf = repository.join(name);
-        if !path.is_file() || FOREIGN.iter().any(|end| name.ends_with(end)) {
+        if FOREIGN.iter().any(|end| name.ends_with(end)) {
             continue;
         }
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
