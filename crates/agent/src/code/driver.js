@@ -1,18 +1,46 @@
 const fs = require('fs'), vm = require('vm'), util = require('util'), path = require('path'), { createRequire } = require('module');
 const LIMIT = 2 * 1024 * 1024;
-let outputs = [], size = 0, count = 0;
-const stream = (name) => (text) => {
-  text = String(text).slice(0, Math.max(0, LIMIT - size)); size += text.length;
-  if (!text) return true;
-  const last = outputs[outputs.length - 1];
-  if (last && last.name === name) last.text += text; else outputs.push({ output_type: 'stream', name, text });
-  return true;
+const { StringDecoder } = require('string_decoder'), { Writable } = require('stream');
+// What was printed is told at once while code runs, so that it is known however the code ends. Between two pieces of
+// code nobody listens, and it waits for the next.
+let waiting = [], size = 0, omitted = 0, count = 0, running = false;
+// Half of a pair is no character, and not JSON.
+const whole = (_, value) => typeof value === 'string' && /[\ud800-\udfff]/.test(value) ? Buffer.from(value).toString() : value;
+const send = (message) => {
+  let bytes = Buffer.from(JSON.stringify(message, whole) + '\n');
+  while (bytes.length) bytes = bytes.subarray(fs.writeSync(101, bytes));
+};
+const put = (output) => {
+  const last = waiting[waiting.length - 1];
+  if (running) send({ outputs: [output] });
+  else if (last && output.output_type === 'stream' && last.name === output.name) last.text += output.text;
+  else waiting.push(output);
+};
+// A character may come in several writes, as bytes.
+const stream = (name) => {
+  const decoder = new StringDecoder('utf8');
+  const take = (text) => {
+    const kept = text.slice(0, Math.max(0, LIMIT - size)); size += kept.length; omitted += text.length - kept.length;
+    if (kept) put({ output_type: 'stream', name, text: kept });
+  };
+  const write = (chunk, encoding) => {
+    if (typeof chunk !== 'string' && !ArrayBuffer.isView(chunk)) chunk = String(chunk);
+    const bytes = typeof chunk === 'string' ? Buffer.from(chunk, Buffer.isEncoding(encoding) ? encoding : 'utf8') : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    take(decoder.write(bytes));
+  };
+  write.end = () => take(decoder.end());
+  return write;
 };
 const out = stream('stdout'), err = stream('stderr');
-const { Writable } = require('stream');
-const writer = (write) => new Writable({ decodeStrings: false, write(chunk, _, done) { write(chunk); done(); } });
-process.stdout.write = (chunk, a, b) => { out(chunk); const f = b || a; if (typeof f === 'function') f(); return true; };
-process.stderr.write = (chunk, a, b) => { err(chunk); const f = b || a; if (typeof f === 'function') f(); return true; };
+const writer = (write) => new Writable({ decodeStrings: false, write(chunk, encoding, done) { write(chunk, encoding); done(); } });
+const replace = (write) => (chunk, encoding, done) => {
+  write(chunk, encoding);
+  const called = typeof encoding === 'function' ? encoding : done;
+  if (typeof called === 'function') process.nextTick(called);
+  return true;
+};
+process.stdout.write = replace(out);
+process.stderr.write = replace(err);
 const context = vm.createContext(Object.assign(Object.create(null), { process, Buffer, URL, URLSearchParams, TextEncoder, TextDecoder,
   AbortController, fetch: globalThis.fetch, structuredClone: globalThis.structuredClone, queueMicrotask, performance,
   setTimeout, setInterval, setImmediate, clearTimeout, clearInterval, clearImmediate, exports: {}, module: { exports: {} } }));
@@ -34,24 +62,29 @@ const evaluate = (code) => {
 };
 const failure = (error) => {
   const stack = error && error.stack ? String(error.stack) : util.inspect(error);
-  outputs.push({ output_type: 'error', ename: (error && error.name) || 'Error', evalue: error && error.message !== undefined ? String(error.message) : String(error), traceback: stack.split('\n') });
+  put({ output_type: 'error', ename: (error && error.name) || 'Error', evalue: error && error.message !== undefined ? String(error.message) : String(error), traceback: stack.split('\n') });
 };
 async function run(request) {
-  outputs = []; size = 0; count += 1;
   let status = 'ok', code = 0;
+  count += 1; size = 0; omitted = 0; running = true;
+  if (waiting.length) send({ outputs: waiting.splice(0) });
   try {
     if (request.cwd) process.chdir(request.cwd);
     place();
     const value = await evaluate(request.code);
     await new Promise((resolve) => setImmediate(resolve));
-    if (value !== undefined) outputs.push({ output_type: 'execute_result', data: { 'text/plain': util.inspect(value).slice(0, LIMIT) }, metadata: {}, execution_count: count });
+    if (value !== undefined) put({ output_type: 'execute_result', data: { 'text/plain': util.inspect(value).slice(0, LIMIT) }, metadata: {}, execution_count: count });
   } catch (error) { status = 'error'; code = 1; failure(error); }
-  fs.writeSync(101, JSON.stringify({ status, exit_code: code, execution_count: count, outputs }) + '\n');
+  out.end(); err.end();
+  running = false;
+  const outputs = omitted ? [{ output_type: 'stream', name: 'stderr', text: `\n[... ${omitted} more characters omitted ...]\n` }] : [];
+  send({ status, exit_code: code, execution_count: count, outputs });
 }
 process.on('uncaughtException', failure);
 process.on('unhandledRejection', failure);
+// Not as a file: the read of one would hold up the end of the process.
 let pending = '', turn = Promise.resolve();
-fs.createReadStream(null, { fd: 100, encoding: 'utf8' }).on('data', (chunk) => {
+new (require('net').Socket)({ fd: 100, writable: false }).setEncoding('utf8').on('data', (chunk) => {
   pending += chunk;
   let end;
   while ((end = pending.indexOf('\n')) >= 0) {

@@ -1,31 +1,85 @@
-import ast, asyncio, base64, inspect, io, json, os, sys, traceback
+import ast, asyncio, base64, codecs, inspect, io, json, os, signal, sys, traceback, _thread
 LIMIT = 2 * 1024 * 1024
-requests, answers = os.fdopen(100, "r", encoding="utf-8"), os.fdopen(101, "w", encoding="utf-8")
+# Half of a pair is no character, and what is not JSON ends the session.
+codecs.register_error("stockade", lambda error: (b"\xef\xbf\xbd" * (error.end - error.start), error.end))
+requests = os.fdopen(100, "r", encoding="utf-8")
 os.set_inheritable(100, False); os.set_inheritable(101, False)
 os.environ.setdefault("MPLBACKEND", "Agg")
-outputs, size = [], 0
+# What was printed is told at once while code runs, so that it is known however the code ends. Between two pieces of
+# code nobody listens, and it waits for the next.
+waiting, size, omitted, running, forked = [], 0, 0, False, False
+lock, every, usual = _thread.RLock(), signal.valid_signals(), signal.pthread_sigmask(signal.SIG_BLOCK, [])
+def put(output):
+    if forked:
+        if output.get("data"): write_all(1, (output["data"]["text/plain"] + "\n").encode("utf-8", "stockade"))
+    elif running: send({"outputs": [output]})
+    elif output["output_type"] == "stream" and waiting and waiting[-1].get("name") == output["name"]: waiting[-1]["text"] += output["text"]
+    else: waiting.append(output)
+def send(message):
+    line = json.dumps(message, default=str, ensure_ascii=False).encode("utf-8", "stockade") + b"\n"
+    with lock:
+        try:
+            # A signal in the middle would leave half a line, and the next would be taken for the rest of it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, every)
+            os.write(101, line)
+        finally: signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+def write_all(fd, data):
+    while data: data = data[os.write(fd, data):]
 class Stream(io.TextIOBase):
-    def __init__(self, name, fd): self.name_, self.fd = name, fd
-    encoding = "utf-8"
+    encoding, errors, line_buffering = "utf-8", "replace", True
+    def __init__(self, name, fd): self.name_, self.fd, self.buffer = name, fd, Buffer(self)
     def writable(self): return True
     def fileno(self): return self.fd
     def isatty(self): return False
+    def reconfigure(self, **_): pass
     def write(self, text):
-        global size
         if not isinstance(text, str): raise TypeError("write() argument must be str, not " + type(text).__name__)
-        length = len(text)
-        text = text[:max(0, LIMIT - size)]
-        size += length
-        if text:
-            if outputs and outputs[-1].get("name") == self.name_: outputs[-1]["text"] += text
-            else: outputs.append({"output_type": "stream", "name": self.name_, "text": text})
-        return length
+        # A forked child shares nothing with us but the descriptors.
+        if forked: write_all(self.fd, text.encode("utf-8", "stockade"))
+        else: self.buffer.end(); self.take(text)
+        return len(text)
+    def take(self, text):
+        global size, omitted
+        kept = text[:max(0, LIMIT - size)]
+        size += len(kept); omitted += len(text) - len(kept)
+        if kept: put({"output_type": "stream", "name": self.name_, "text": kept})
+class Buffer(io.BufferedIOBase):
+    def __init__(self, stream): self.stream, self.decoder = stream, codecs.getincrementaldecoder("utf-8")("replace")
     @property
-    def buffer(self): return Buffer(self)
-class Buffer:
-    def __init__(self, stream): self.stream = stream
-    def write(self, data): self.stream.write(bytes(data).decode("utf-8", "replace")); return len(data)
-    def flush(self): pass
+    def raw(self): return self
+    def writable(self): return True
+    def fileno(self): return self.stream.fd
+    def isatty(self): return False
+    def write(self, data):
+        data = bytes(data)
+        if forked: write_all(self.stream.fd, data)
+        else: self.stream.take(self.decoder.decode(data))
+        return len(data)
+    # What is left of a character will not be continued.
+    def end(self):
+        rest = self.decoder.decode(b"", True)
+        self.decoder.reset()
+        if rest: self.stream.take(rest)
+def after_fork():
+    global forked
+    forked = True
+    # The answers are the parent's, and its end is to be seen while children live.
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (100, 101): os.dup2(null, fd, False)
+    os.close(null)
+os.register_at_fork(after_in_child=after_fork)
+c_code, modules = False, 0
+# Lets go of what C code has printed and keeps. It takes a module to find out, which is looked for where C code may have run.
+def flush_c():
+    global c_code, modules
+    if not c_code and len(sys.modules) != modules:
+        modules = len(sys.modules)
+        own = os.path.dirname(os.__file__)
+        foreign = lambda file: isinstance(file, str) and file.endswith(".so") and ("-packages" in file or not file.startswith(own))
+        c_code = "ctypes" in sys.modules or any(foreign(getattr(module, "__file__", None)) for module in list(sys.modules.values()))
+    if c_code:
+        import ctypes
+        ctypes.CDLL(None).fflush(None)
 MIMES = [("text/html", "_repr_html_"), ("text/markdown", "_repr_markdown_"), ("image/svg+xml", "_repr_svg_"), ("image/png", "_repr_png_"),
          ("image/jpeg", "_repr_jpeg_"), ("text/latex", "_repr_latex_"), ("application/json", "_repr_json_")]
 def rich(value):
@@ -47,7 +101,7 @@ def rich(value):
         data[mime] = base64.b64encode(found).decode() if isinstance(found, bytes) else found
     return data
 def display(*values, **_):
-    for value in values: outputs.append({"output_type": "display_data", "data": rich(value), "metadata": {}})
+    for value in values: put({"output_type": "display_data", "data": rich(value), "metadata": {}})
 def figures():
     plot = sys.modules.get("matplotlib.pyplot")
     if plot is None: return
@@ -55,8 +109,8 @@ def figures():
         image = io.BytesIO()
         figure = plot.figure(number)
         figure.savefig(image, format="png", bbox_inches="tight")
-        outputs.append({"output_type": "display_data", "metadata": {},
-                        "data": {"image/png": base64.b64encode(image.getvalue()).decode(), "text/plain": repr(figure)}})
+        put({"output_type": "display_data", "metadata": {},
+             "data": {"image/png": base64.b64encode(image.getvalue()).decode(), "text/plain": repr(figure)}})
     plot.close("all")
 import builtins
 builtins.display = display
@@ -83,33 +137,51 @@ def run(source, count):
         value = evaluate(compile(ast.Expression(last.value), name, "eval", flags))
         if value is not None and not source.rstrip().endswith(";"):
             names["_"] = value
-            outputs.append({"output_type": "execute_result", "data": rich(value), "metadata": {}, "execution_count": count})
-sys.stdout, sys.stderr = Stream("stdout", 1), Stream("stderr", 2)
+            put({"output_type": "execute_result", "data": rich(value), "metadata": {}, "execution_count": count})
+# Lets go of what Python, and code below it, has printed and keeps.
+def flush():
+    for stream in (sys.stdout, sys.stderr):
+        try: stream.flush()
+        except Exception: pass
+    for stream in streams: stream.buffer.end()
+    flush_c()
+def perform(request):
+    if request.get("cwd"): os.chdir(request["cwd"])
+    run(request["code"], count)
+    figures()
+    flush()
+# How it failed: nothing of ours is in the traceback.
+def failed(error):
+    code = 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if isinstance(error.code, str): sys.stderr.write(error.code + "\n")
+    trace = error.__traceback__
+    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith("<cell"): trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace)
+    if forked: write_all(2, "".join(lines if code else []).encode("utf-8", "stockade"))
+    elif code: put({"output_type": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": lines})
+    flush()
+    return code
+streams = sys.stdout, sys.stderr = Stream("stdout", 1), Stream("stderr", 2)
 count = 0
 while True:
     try: line = requests.readline()
     except KeyboardInterrupt: continue
     if not line: break
     request = json.loads(line)
-    outputs.clear(); size = 0; count += 1; status, code = "ok", 0
+    size, omitted, count, code = 0, 0, count + 1, 0
     try:
-        if request.get("cwd"): os.chdir(request["cwd"])
-        run(request["code"], count)
-        figures()
+        running, told, waiting = True, waiting, []
+        if told: send({"outputs": told})
+        perform(request)
     except BaseException as error:
-        if isinstance(error, SystemExit):
-            code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-            if isinstance(error.code, str): sys.stderr.write(error.code + "\n")
-        else: code = 1
-        if code:
-            trace = error.__traceback__
-            while trace is not None and not trace.tb_frame.f_code.co_filename.startswith("<cell"): trace = trace.tb_next
-            lines = traceback.format_exception(type(error), error, trace)
-            status = "error"
-            outputs.append({"output_type": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": lines})
-    try: answer = json.dumps({"status": status, "exit_code": code, "execution_count": count, "outputs": outputs}, default=str)
-    except Exception as error:
-        answer = json.dumps({"status": "error", "exit_code": 1, "execution_count": count, "outputs": [
-            {"output_type": "error", "ename": type(error).__name__, "evalue": "the output cannot be written as JSON: " + str(error), "traceback": []}]})
-    try: answers.write(answer + "\n"); answers.flush()
-    except KeyboardInterrupt: answers.write("\n"); answers.flush()
+        try: code = failed(error)
+        except BaseException: code = 1
+    # Code that forked and went on to its end has ended the child.
+    if forked: os._exit(code)
+    answer = {"status": "error" if code else "ok", "exit_code": code, "execution_count": count, "outputs": []}
+    if omitted: answer["outputs"].append({"output_type": "stream", "name": "stderr", "text": "\n[... %d more characters omitted ...]\n" % omitted})
+    running = False
+    try: send(answer)
+    except KeyboardInterrupt: pass

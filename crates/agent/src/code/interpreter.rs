@@ -1,7 +1,9 @@
 //! One interpreter that keeps its state: Python or Node.js with a small driver, asked over a pipe.
 //!
 //! Requests and answers are lines of JSON on descriptors of their own (100, 101), so nothing the
-//! code prints can disturb them. What its subprocesses print arrives on ordinary pipes.
+//! code prints can disturb them. An answer comes in several lines: outputs as they are made, so that
+//! they are known however the code ends, and last how it ended. What its subprocesses and forked
+//! children print arrives on ordinary pipes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,9 +31,13 @@ const NODE_DRIVER: &str = include_str!("driver.js");
 const REQUEST_FD: i32 = 100;
 const ANSWER_FD: i32 = 101;
 /// Longest answer of a driver, which bounds its own output at 2 MiB of text besides images.
-const ANSWER_BYTES: u64 = 32 * 1024 * 1024;
+const ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// Outputs of one answer; pieces of one stream that follow each other are one.
+const MOST_OUTPUTS: usize = 20_000;
 /// How long interrupted Python code may take to stop.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(1);
+/// How long what an interpreter said may take to be read when it has ended.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -72,12 +78,66 @@ pub(crate) struct Outcome {
     pub(crate) exit_code: i32,
     pub(crate) execution_count: Option<u64>,
     pub(crate) outputs: Vec<Value>,
+    /// What the caller should know, in sentences.
+    #[serde(skip)]
+    pub(crate) notes: Vec<String>,
+}
+
+/// One line of an answer.
+#[derive(Deserialize)]
+struct Line {
+    /// How the code ended, in the last line.
+    status: Option<String>,
+    #[serde(default)]
+    exit_code: i32,
+    execution_count: Option<u64>,
+    outputs: Vec<Value>,
+}
+
+/// What of an answer has come.
+#[derive(Default)]
+struct Coming {
+    /// The beginning of a line.
+    line: Vec<u8>,
+    bytes: usize,
+    outputs: Vec<Value>,
+}
+
+impl Coming {
+    fn take(&mut self, outputs: Vec<Value>) -> io::Result<()> {
+        for output in outputs {
+            if let Some(last) = self.outputs.last_mut()
+                && let (Some(text), true) = (output["text"].as_str(), last["name"] == output["name"])
+                && let Some(Value::String(known)) = last.get_mut("text")
+            {
+                known.push_str(text);
+                continue;
+            }
+            if self.outputs.len() >= MOST_OUTPUTS {
+                return Err(io::Error::other(format!("more than {MOST_OUTPUTS} outputs")));
+            }
+            self.outputs.push(output);
+        }
+        Ok(())
+    }
 }
 
 impl Outcome {
     fn failed(status: &str, exit_code: i32, name: &str, value: &str) -> Self {
         let error = json!({ "output_type": "error", "ename": name, "evalue": value, "traceback": [format!("{name}: {value}")] });
-        Self { status: status.to_owned(), exit_code, execution_count: None, outputs: vec![error] }
+        Self {
+            status: status.to_owned(),
+            exit_code,
+            execution_count: None,
+            outputs: vec![error],
+            notes: Vec::new(),
+        }
+    }
+
+    /// The notes, and one more, as one text.
+    pub(crate) fn hint(&self, more: Option<String>) -> Option<String> {
+        let notes: Vec<String> = self.notes.iter().cloned().chain(more).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     /// The text of one stream, all pieces joined.
@@ -100,6 +160,10 @@ pub(crate) struct Interpreter {
     requests: pipe::Sender,
     answers: BufReader<pipe::Receiver>,
     stray: Arc<Stray>,
+    /// How much of that was answered.
+    told: [u64; 2],
+    coming: Coming,
+    leaves_children: bool,
     /// A call that went away before its answer came, so the next answer is not for the next call.
     out_of_step: bool,
 }
@@ -125,6 +189,9 @@ impl Interpreter {
             requests: pipe::Sender::from_owned_fd(requests)?,
             answers: BufReader::new(pipe::Receiver::from_owned_fd(answers)?),
             stray,
+            told: [0; 2],
+            coming: Coming::default(),
+            leaves_children: false,
             out_of_step: false,
         })
     }
@@ -135,9 +202,9 @@ impl Interpreter {
 
     /// Runs `code`. After a time-out or a crash the interpreter is not usable again.
     pub(crate) async fn run(&mut self, code: &str, directory: Option<&Path>, limit: Duration) -> Outcome {
-        let before = self.stray.totals();
         let request = json!({ "code": code, "cwd": directory }).to_string() + "\n";
         self.out_of_step = true;
+        self.coming = Coming::default();
         let mut outcome = match tokio::time::timeout(limit, self.ask(&request)).await {
             Ok(Ok(outcome)) => {
                 self.out_of_step = false;
@@ -146,7 +213,7 @@ impl Interpreter {
             Ok(Err(error)) => self.crashed(&error).await,
             Err(_) => self.timed_out(limit).await,
         };
-        for (name, text) in ["stdout", "stderr"].into_iter().zip(self.stray.since(before)) {
+        for (name, text) in ["stdout", "stderr"].into_iter().zip(self.stray.since(&mut self.told)) {
             if !text.is_empty() {
                 outcome.outputs.push(json!({ "output_type": "stream", "name": name, "text": text }));
             }
@@ -156,16 +223,53 @@ impl Interpreter {
 
     async fn ask(&mut self, request: &str) -> io::Result<Outcome> {
         self.requests.write_all(request.as_bytes()).await?;
-        self.answer().await
+        let mut exited = self.exited.clone();
+        tokio::select! {
+            answer = self.answer() => answer,
+            // Its children may hold the pipe open. What it said before its end lies in there.
+            _ = ended(&mut exited) => {
+                let rest = tokio::time::timeout(LAST_WORDS, self.answer()).await;
+                rest.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()))
+            }
+        }
     }
 
+    /// The rest of an answer. What has come stays when the caller goes on waiting later.
     async fn answer(&mut self) -> io::Result<Outcome> {
-        let mut line = Vec::new();
-        (&mut self.answers).take(ANSWER_BYTES).read_until(b'\n', &mut line).await?;
-        if line.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        loop {
+            let room = (ANSWER_BYTES - self.coming.bytes).saturating_sub(self.coming.line.len());
+            let mut answers = (&mut self.answers).take(room as u64);
+            answers.read_until(b'\n', &mut self.coming.line).await?;
+            if !self.coming.line.ends_with(b"\n") {
+                let full = self.coming.bytes + self.coming.line.len() >= ANSWER_BYTES;
+                return Err(if full {
+                    io::Error::other(format!("the outputs take more than {ANSWER_BYTES} bytes"))
+                } else {
+                    io::ErrorKind::UnexpectedEof.into()
+                });
+            }
+            let line: Line = serde_json::from_slice(&self.coming.line).map_err(io::Error::other)?;
+            self.coming.bytes += self.coming.line.len();
+            self.coming.line.clear();
+            self.coming.take(line.outputs)?;
+            if let Some(status) = line.status {
+                return Ok(Outcome {
+                    status,
+                    exit_code: line.exit_code,
+                    execution_count: line.execution_count,
+                    outputs: std::mem::take(&mut self.coming.outputs),
+                    notes: Vec::new(),
+                });
+            }
         }
-        serde_json::from_slice(&line).map_err(io::Error::other)
+    }
+
+    /// An outcome of ours, after what the code has told.
+    fn failed(&mut self, status: &str, exit_code: i32, name: &str, value: &str) -> Outcome {
+        let mut outcome = Outcome::failed(status, exit_code, name, value);
+        let mut outputs = std::mem::take(&mut self.coming.outputs);
+        outputs.append(&mut outcome.outputs);
+        Outcome { outputs, ..outcome }
     }
 
     async fn crashed(&mut self, error: &io::Error) -> Outcome {
@@ -173,7 +277,7 @@ impl Interpreter {
         let exit = tokio::time::timeout(INTERRUPT_GRACE, ended(&mut self.exited)).await.ok().flatten();
         let code = exit.map_or(1, Exit::shell_code);
         let reason = format!("the interpreter ended (exit code {code}; {error}); its state is lost");
-        Outcome::failed("error", code, "InterpreterDied", &reason)
+        self.failed("error", code, "InterpreterDied", &reason)
     }
 
     async fn timed_out(&mut self, limit: Duration) -> Outcome {
@@ -187,7 +291,7 @@ impl Interpreter {
         self.kill();
         let reason =
             format!("the code ran longer than {} s; the state of its session is lost", limit.as_secs_f64());
-        Outcome::failed("timeout", 124, "TimeoutError", &reason)
+        self.failed("timeout", 124, "TimeoutError", &reason)
     }
 
     fn kill(&self) {
@@ -195,11 +299,24 @@ impl Interpreter {
     }
 }
 
+impl Interpreter {
+    /// Ends it alone: what its code has started goes on, and its output is read and dropped.
+    pub(crate) fn leave(self) {
+        // Nobody asks it any more, and it holds nothing that has to be put in order.
+        if self.exited.borrow().is_none() {
+            let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        }
+        let mut left = self;
+        left.leaves_children = true;
+    }
+}
+
 impl Drop for Interpreter {
     fn drop(&mut self) {
-        if self.exited.borrow().is_none() {
+        if self.exited.borrow().is_none() && !self.leaves_children {
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         }
+        self.stray.discard();
     }
 }
 

@@ -14,7 +14,7 @@ use super::interpreter::{Answerer, Language};
 use super::registry::{IDLE, MAX_SESSIONS};
 use super::unified::{directory, limit};
 use crate::app::App;
-use crate::http::{ApiError, JsonBody, ok};
+use crate::http::{ApiError, JsonBody, ok, ok_with_hint};
 use crate::seconds::Seconds;
 
 type Answer = Result<Response, ApiError>;
@@ -31,7 +31,7 @@ pub(crate) fn router() -> Router<App> {
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct ExecuteRequest {
     code: String,
-    /// Seconds it may run; 30 unless given, never more than 300.
+    /// Seconds it may run; 30 unless given. More than 300 are cut to that, and the answer says so.
     timeout: Option<Seconds>,
     /// A name that begins with `python`.
     #[schema(default = "python3")]
@@ -55,18 +55,21 @@ async fn execute(State(app): State<App>, JsonBody(request): JsonBody<ExecuteRequ
     let kernel_name = kernel(request.kernel_name.as_deref())?;
     let cwd = directory(request.cwd)?;
     let start = cwd.clone().unwrap_or_else(|| app.workspace());
-    let (session, _) = app.codes().open(Language::Python, Answerer::Kernel, request.session_id, start)?;
-    let outcome = session.run(&app, &request.code, cwd, limit(request.timeout)).await?;
+    let limit = limit(request.timeout);
+    let opened = app.codes().open(Language::Python, Answerer::Kernel, request.session_id, start)?;
+    let mut outcome = opened.session.run(&app, &request.code, cwd, limit.time).await?;
+    outcome.notes.extend(opened.note);
+    let hint = outcome.hint(limit.note);
     let result = json!({
         "kernel_name": kernel_name,
-        "session_id": session.id,
+        "session_id": opened.session.id,
         "status": outcome.status,
         "execution_count": outcome.execution_count,
         "outputs": outcome.outputs,
         "code": request.code,
         "msg_id": Uuid::new_v4().to_string(),
     });
-    Ok(ok("Code executed", result))
+    Ok(ok_with_hint("Code executed", result, hint.as_deref()))
 }
 
 async fn info(State(app): State<App>) -> Response {
@@ -76,6 +79,7 @@ async fn info(State(app): State<App>) -> Response {
         "active_sessions": app.codes().all(Language::Python).len(),
         "session_timeout_seconds": IDLE.as_secs(),
         "max_sessions": MAX_SESSIONS,
+        "all_sessions": app.codes().counts(),
         "description": "Python with state kept between calls",
         "kernel_detection": "the python3 found in PATH, with ipykernel when it can be imported",
     });
@@ -120,9 +124,10 @@ async fn create(State(app): State<App>, JsonBody(request): JsonBody<CreateReques
     let kernel_name = kernel(request.kernel_name.as_deref())?;
     super::registry::program(Language::Python)?;
     let start = directory(request.cwd)?.unwrap_or_else(|| app.workspace());
-    let (session, new) = app.codes().open(Language::Python, Answerer::Kernel, request.session_id, start)?;
-    let message = if new { "Session created" } else { "Session exists already" };
-    Ok(ok(message, json!({ "session_id": session.id, "kernel_name": kernel_name, "message": message })))
+    let opened = app.codes().open(Language::Python, Answerer::Kernel, request.session_id, start)?;
+    let message = if opened.new { "Session created" } else { "Session exists already" };
+    let result = json!({ "session_id": opened.session.id, "kernel_name": kernel_name, "message": message });
+    Ok(ok_with_hint(message, result, opened.note.as_deref()))
 }
 
 async fn remove(State(app): State<App>, Path(id): Path<String>) -> Answer {

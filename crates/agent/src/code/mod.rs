@@ -1,5 +1,6 @@
 //! Running code: `/v1/code`, `/v1/jupyter` and `/v1/nodejs`, all on the same interpreters.
 
+mod ended;
 mod interpreter;
 pub(crate) mod jupyter;
 pub(crate) mod nodejs;

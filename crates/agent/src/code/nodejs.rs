@@ -12,13 +12,13 @@ use std::time::{Duration, SystemTime};
 use utoipa::ToSchema;
 
 use super::interpreter::{Answerer, Language};
-use super::registry::{CodeSession, program};
-use super::unified::{directory, errors, limit};
+use super::registry::{CodeSession, Opened, program};
+use super::unified::{Limit, directory, errors, limit};
 use crate::app::App;
 use crate::bash::run_once;
 use crate::clock;
 use crate::defaults::OffByDefault;
-use crate::http::{ApiError, JsonBody, ok};
+use crate::http::{ApiError, JsonBody, ok, ok_with_hint};
 use crate::seconds::Seconds;
 
 type Answer = Result<Response, ApiError>;
@@ -37,7 +37,7 @@ pub(crate) fn router() -> Router<App> {
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct ExecuteRequest {
     code: String,
-    /// Seconds it may run; 30 unless given, never more than 300.
+    /// Seconds it may run; 30 unless given. More than 300 are cut to that, and the answer says so.
     timeout: Option<Seconds>,
     /// Its standard input, when no state is kept.
     stdin: Option<String>,
@@ -56,25 +56,29 @@ async fn execute(State(app): State<App>, JsonBody(request): JsonBody<ExecuteRequ
     program(Language::Javascript)?;
     let place = cwd.clone().unwrap_or_else(|| app.workspace());
     write_files(&app, &place, request.files.unwrap_or_default()).await?;
+    let limit = limit(request.timeout);
     let kept = request.stateful.0 || request.session_id.is_some();
     if !kept {
-        return once(&app, request.code, request.stdin, place, limit(request.timeout)).await;
+        return once(&app, request.code, request.stdin, place, limit).await;
     }
-    let (session, _) = app.codes().open(Language::Javascript, Answerer::Driver, request.session_id, place)?;
-    let outcome = session.run(&app, &request.code, cwd, limit(request.timeout)).await?;
+    let Opened { session, note, .. } =
+        app.codes().open(Language::Javascript, Answerer::Driver, request.session_id, place)?;
+    let mut outcome = session.run(&app, &request.code, cwd, limit.time).await?;
+    outcome.notes.extend(note);
+    let hint = outcome.hint(limit.note);
     let result = json!({
         "language": "javascript", "status": outcome.status, "execution_count": outcome.execution_count,
         "stdout": outcome.stream("stdout"), "stderr": errors(&outcome), "exit_code": outcome.exit_code,
         "outputs": outcome.outputs, "code": request.code, "session_id": session.id,
     });
-    Ok(ok("Code executed", result))
+    Ok(ok_with_hint("Code executed", result, hint.as_deref()))
 }
 
 /// Runs the code as a program of its own, with its standard input.
-async fn once(app: &App, code: String, stdin: Option<String>, place: PathBuf, limit: Duration) -> Answer {
+async fn once(app: &App, code: String, stdin: Option<String>, place: PathBuf, limit: Limit) -> Answer {
     let command = "node --input-type=commonjs -e \"$STOCKADE_CODE\"";
     let environment = vec![("STOCKADE_CODE".to_owned(), code.clone())];
-    let reading = run_once(app, command, environment, place, stdin, limit).await?;
+    let reading = run_once(app, command, environment, place, stdin, limit.time).await?;
     let (status, exit_code) = match reading.status.as_str() {
         "timed_out" => ("timeout", 124),
         _ if reading.exit_code == Some(0) => ("ok", 0),
@@ -92,7 +96,7 @@ async fn once(app: &App, code: String, stdin: Option<String>, place: PathBuf, li
         "language": "javascript", "status": status, "execution_count": 1, "outputs": outputs, "code": code,
         "stdout": reading.stdout, "stderr": reading.stderr, "exit_code": exit_code, "session_id": null,
     });
-    Ok(ok("Code executed", result))
+    Ok(ok_with_hint("Code executed", result, limit.note.as_deref()))
 }
 
 async fn write_files(
@@ -160,7 +164,7 @@ pub(crate) struct CreateRequest {
 async fn create(State(app): State<App>, JsonBody(request): JsonBody<CreateRequest>) -> Answer {
     program(Language::Javascript)?;
     let start = directory(request.cwd)?.unwrap_or_else(|| app.workspace());
-    let (session, created) =
+    let Opened { session, new: created, note } =
         app.codes().open(Language::Javascript, Answerer::Driver, request.session_id, start)?;
     if created {
         session.facts.lock().max_idle = Duration::from_millis(request.max_idle_time.unwrap_or(MAX_IDLE));
@@ -169,7 +173,7 @@ async fn create(State(app): State<App>, JsonBody(request): JsonBody<CreateReques
     let result = json!({
         "session_id": session.id, "created": created, "message": message, "session": describe(&session),
     });
-    Ok(ok(message, result))
+    Ok(ok_with_hint(message, result, note.as_deref()))
 }
 
 async fn list(State(app): State<App>) -> Response {

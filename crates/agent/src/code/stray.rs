@@ -1,23 +1,28 @@
-//! What the code's subprocesses print: it comes over pipes, beside what the driver answers.
+//! What the code's subprocesses and forked children print: it comes over pipes, beside what the driver answers.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::io::unix::AsyncFd;
 
-use crate::output::{Budget, Output};
+use crate::output::{Budget, HEAD, Output, TAIL};
 use crate::shell::terminal::watch_descriptor;
 
 const READ: usize = 8 * 1024;
 /// What a pipe can hold. A background process that never stops printing cannot hold up the answer.
 const LAST_READ: usize = 1024 * 1024;
+/// Longer than what is kept of a stream: a piece ends early where some is missing.
+const PIECE: usize = 2 * (HEAD + TAIL);
 
 /// Standard output and standard error, in this order.
 pub(super) struct Stray {
     ends: [AsyncFd<OwnedFd>; 2],
     texts: Mutex<[Output; 2]>,
+    /// Nobody asks any more: what comes is dropped.
+    discarded: AtomicBool,
 }
 
 impl Stray {
@@ -25,21 +30,16 @@ impl Stray {
     pub(super) fn read(stdout: OwnedFd, stderr: OwnedFd, budget: &Arc<Budget>) -> io::Result<Arc<Self>> {
         let ends = [watch_descriptor(stdout)?, watch_descriptor(stderr)?];
         let texts = Mutex::new([Output::new(budget), Output::new(budget)]);
-        let stray = Arc::new(Self { ends, texts });
+        let stray = Arc::new(Self { ends, texts, discarded: AtomicBool::new(false) });
         for index in 0..2 {
             tokio::spawn(Arc::clone(&stray).collect(index));
         }
         Ok(stray)
     }
 
-    /// How much there was so far.
-    pub(super) fn totals(&self) -> [u64; 2] {
-        self.texts.lock().each_ref().map(Output::total)
-    }
-
-    /// What there was since, with what was printed before this call and not read yet: the driver's
-    /// answer may overtake it.
-    pub(super) fn since(&self, totals: [u64; 2]) -> [String; 2] {
+    /// What there was since the last time, which `told` says, and what lies in the pipes now: the driver's answer may
+    /// overtake it.
+    pub(super) fn since(&self, told: &mut [u64; 2]) -> [String; 2] {
         for index in 0..2 {
             let mut left = LAST_READ;
             while left > 0 {
@@ -50,7 +50,22 @@ impl Stray {
             }
         }
         let texts = self.texts.lock();
-        [0, 1].map(|index| texts[index].read_from(totals[index], true).content)
+        [0, 1].map(|index| {
+            let (mut text, end) = (String::new(), texts[index].total());
+            while told[index] < end {
+                let piece = texts[index].piece_from(told[index], Some(end), PIECE, true);
+                text.push_str(&piece.content);
+                told[index] = piece.next;
+            }
+            text
+        })
+    }
+
+    /// Gives all memory back, and keeps nothing of what comes. Whoever still writes is not held up.
+    pub(super) fn discard(&self) {
+        let mut texts = self.texts.lock();
+        self.discarded.store(true, Ordering::Relaxed);
+        texts.iter_mut().for_each(Output::release);
     }
 
     async fn collect(self: Arc<Self>, index: usize) {
@@ -67,7 +82,9 @@ impl Stray {
         // Under the lock, so that no piece overtakes the one before.
         let mut texts = self.texts.lock();
         let length = rustix::io::read(&self.ends[index], &mut buffer)?;
-        texts[index].append(&buffer[..length]);
+        if !self.discarded.load(Ordering::Relaxed) {
+            texts[index].append(&buffer[..length]);
+        }
         Ok(length)
     }
 }

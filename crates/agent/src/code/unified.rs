@@ -14,7 +14,7 @@ use super::interpreter::{Answerer, Language, Outcome};
 use crate::app::App;
 use crate::context;
 use crate::defaults::OffByDefault;
-use crate::http::{ApiError, JsonBody, ok};
+use crate::http::{ApiError, JsonBody, ok, ok_with_hint};
 use crate::seconds::Seconds;
 
 pub(crate) const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ pub(crate) fn router() -> Router<App> {
 pub(crate) struct ExecuteRequest {
     language: Language,
     code: String,
-    /// Seconds it may run; 30 unless given, never more than 300.
+    /// Seconds it may run; 30 unless given. More than 300 are cut to that, and the answer says so.
     timeout: Option<Seconds>,
     /// A directory to run in.
     cwd: Option<String>,
@@ -54,9 +54,25 @@ pub(crate) struct ExecuteResult {
     session_id: Option<String>,
 }
 
-/// How long code may run: what was asked for, within the bounds.
-pub(crate) fn limit(asked: Option<Seconds>) -> Duration {
-    asked.map_or(DEFAULT_LIMIT, Seconds::duration).clamp(Duration::from_millis(1), LONGEST_LIMIT)
+/// How long code may run.
+pub(crate) struct Limit {
+    pub(crate) time: Duration,
+    /// What the caller should know about it.
+    pub(crate) note: Option<String>,
+}
+
+/// What was asked for, within the bounds.
+pub(crate) fn limit(asked: Option<Seconds>) -> Limit {
+    let asked = asked.map_or(DEFAULT_LIMIT, Seconds::duration);
+    let note = (asked > LONGEST_LIMIT).then(|| {
+        format!(
+            "the time-out of {} s was cut to {} s, the longest for code; run what takes longer as a command \
+             (/v1/bash/exec with async_mode)",
+            asked.as_secs_f64(),
+            LONGEST_LIMIT.as_secs()
+        )
+    });
+    Limit { time: asked.clamp(Duration::from_millis(1), LONGEST_LIMIT), note }
 }
 
 /// A directory to run in, which has to exist.
@@ -87,14 +103,18 @@ async fn execute(
     JsonBody(request): JsonBody<ExecuteRequest>,
 ) -> Result<Response, ApiError> {
     let cwd = directory(request.cwd)?;
-    let kept = request.stateful.0 || request.session_id.is_some();
+    let limit = limit(request.timeout);
     let start = cwd.clone().unwrap_or_else(|| app.workspace());
-    let (session, _) = app.codes().open(request.language, Answerer::Driver, request.session_id, start)?;
-    let outcome = session.run(&app, &request.code, cwd, limit(request.timeout)).await;
-    if !kept {
-        let _ = app.codes().remove(request.language, &session.id);
-    }
-    let outcome = outcome?;
+    let (outcome, session_id) = if request.stateful.0 || request.session_id.is_some() {
+        let opened = app.codes().open(request.language, Answerer::Driver, request.session_id, start)?;
+        let mut outcome = opened.session.run(&app, &request.code, cwd, limit.time).await?;
+        outcome.notes.extend(opened.note);
+        (outcome, Some(opened.session.id.clone()))
+    } else {
+        let once = app.codes().run_once(&app, request.language, &request.code, start, limit.time).await?;
+        (once, None)
+    };
+    let hint = outcome.hint(limit.note);
     let result = ExecuteResult {
         language: request.language,
         stdout: outcome.stream("stdout"),
@@ -104,12 +124,12 @@ async fn execute(
         status: outcome.status,
         outputs: outcome.outputs,
         code: request.code,
-        session_id: kept.then(|| session.id.clone()),
+        session_id,
     };
-    Ok(ok("Code executed", result))
+    Ok(ok_with_hint("Code executed", result, hint.as_deref()))
 }
 
-async fn info(State(_): State<App>) -> Response {
+async fn info(State(app): State<App>) -> Response {
     let languages: Vec<_> = [(Language::Python, "Python"), (Language::Javascript, "JavaScript (Node.js)")]
         .into_iter()
         .map(|(language, description)| {
@@ -120,7 +140,9 @@ async fn info(State(_): State<App>) -> Response {
                 "runtime_version": program.as_deref().and_then(context::version_by_name),
                 "default_timeout": DEFAULT_LIMIT.as_secs(),
                 "max_timeout": LONGEST_LIMIT.as_secs(),
-                "details": { "installed": program.is_some(), "program": program },
+                "details": {
+                    "installed": program.is_some(), "program": program, "sessions": app.codes().counts(),
+                },
             })
         })
         .collect();

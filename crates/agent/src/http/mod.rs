@@ -11,4 +11,4 @@ pub(crate) mod reply;
 pub(crate) use body::JsonBody;
 pub(crate) use form::form;
 pub(crate) use query::QueryOf;
-pub(crate) use reply::{ApiError, Success, ok};
+pub(crate) use reply::{ApiError, Success, ok, ok_with_hint};

@@ -44,6 +44,11 @@ pub(crate) fn ok<T: Serialize>(message: &str, data: T) -> Response {
     envelope(StatusCode::OK, &Envelope { success: true, message, data, hint: None })
 }
 
+/// A 200 with `data`, and a sentence for whoever reads it.
+pub(crate) fn ok_with_hint<T: Serialize>(message: &str, data: T, hint: Option<&str>) -> Response {
+    envelope(StatusCode::OK, &Envelope { success: true, message, data, hint })
+}
+
 /// Plain JSON without the envelope, for the few routes that answer so.
 pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     envelope(status, body)
