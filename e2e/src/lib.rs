@@ -19,6 +19,7 @@ pub mod dirs;
 pub mod faults;
 pub mod http;
 pub mod identity;
+pub mod refusals;
 pub mod run;
 pub mod server;
 pub mod testbox;

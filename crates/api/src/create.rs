@@ -5,11 +5,11 @@ use std::fmt;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use stockade_core::backend::Features;
+use stockade_core::backend::Capabilities;
 use stockade_core::id::IdError;
-use stockade_core::mount::RequestedMount;
-use stockade_core::spec::{LarkRequest, MAX_EXTRA_MOUNTS};
-use stockade_core::{SandboxId, SandboxSpec, ThreadId, UserId};
+use stockade_core::mount::{MAX_EXTRA_MOUNTS, RequestedMount};
+use stockade_core::spec::LarkRequest;
+use stockade_core::{ContractVersion, SandboxId, SandboxSpec, ThreadId, UserId};
 use utoipa::ToSchema;
 
 use crate::error::{FieldError, InvalidRequest};
@@ -108,7 +108,7 @@ pub struct ExtraMount {
 pub struct CheckedCreate {
     /// The sandbox that is asked for.
     pub spec: SandboxSpec,
-    /// The mount contract the caller insists on.
+    /// The mount contract the caller insists on; `None` where the backend's contract does not know that field.
     pub required_mount_contract_version: Option<i64>,
 }
 
@@ -116,11 +116,11 @@ pub struct CheckedCreate {
 /// sandbox without the limits or the network policy that was asked for must not come to be.
 const NOT_YET: [&str; 5] = ["template", "image", "labels", "ttl_seconds", "idle_ttl_seconds"];
 
-/// Reads a request body for a backend with these features.
+/// Reads a request body for a backend that can do this.
 ///
 /// # Errors
 /// Every field that is wrong, at once. Never panics, whatever the bytes.
-pub fn decode(body: &[u8], features: Features) -> Result<CheckedCreate, InvalidRequest> {
+pub fn decode(body: &[u8], backend: Capabilities) -> Result<CheckedCreate, InvalidRequest> {
     let nothing = |error: FieldError| InvalidRequest::new(vec![error]);
     if body.is_empty() {
         return Err(nothing(Wrong::missing().at(vec!["body".into()], &Value::Null)));
@@ -130,12 +130,12 @@ pub fn decode(body: &[u8], features: Features) -> Result<CheckedCreate, InvalidR
         return Err(nothing(Wrong::not_an_object().at(vec!["body".into()], &value)));
     };
     let mut reader = Reader { whole: &value, members, path: vec!["body".into()], errors: Vec::new() };
-    let checked = read(&mut reader, features);
+    let checked = read(&mut reader, backend);
     let errors = reader.errors;
     checked.filter(|_| errors.is_empty()).ok_or_else(|| InvalidRequest::new(errors))
 }
 
-fn read(reader: &mut Reader<'_>, features: Features) -> Option<CheckedCreate> {
+fn read(reader: &mut Reader<'_>, backend: Capabilities) -> Option<CheckedCreate> {
     let id = reader.required("sandbox_id", |value| {
         SandboxId::new(field::text(value)?).map_err(|_| Wrong::pattern(SandboxId::PATTERN))
     });
@@ -156,11 +156,13 @@ fn read(reader: &mut Reader<'_>, features: Features) -> Option<CheckedCreate> {
     let runtime = reader.optional("provision_lark_cli_runtime", field::boolean);
     let broker = reader.optional("provision_lark_cli_broker", field::boolean);
     let version = reader.optional("required_mount_contract_version", |value| {
-        if value.is_null() { Ok(None) } else { field::integer(value).map(Some) }
+        // Contract 1 does not know the field, whatever is in it.
+        let unknown = backend.contract < ContractVersion::V2;
+        if value.is_null() || unknown { Ok(None) } else { field::integer(value).map(Some) }
     });
-    let env = extension::environment(reader, features);
-    let resources = extension::resources(reader, features);
-    let network = extension::network(reader, features);
+    let env = extension::environment(reader, backend.features);
+    let resources = extension::resources(reader, backend.features);
+    let network = extension::network(reader, backend.features);
     for name in NOT_YET {
         reader.optional(name, |value| if value.is_null() { Ok(()) } else { Err(Wrong::not_supported(name)) });
     }
@@ -180,17 +182,16 @@ fn read(reader: &mut Reader<'_>, features: Features) -> Option<CheckedCreate> {
     })
 }
 
+/// The list as it is; how many there may be and what may be in them is [`stockade_core::mount`]'s to say, in the
+/// contract's words.
 fn mounts(reader: &mut Reader<'_>) -> Vec<RequestedMount> {
     let Some(items) = reader.optional("extra_mounts", |value| {
-        let items =
-            value.as_array().ok_or_else(|| Wrong::new("list_type", "Input should be a valid list"))?;
-        if items.len() > MAX_EXTRA_MOUNTS {
-            return Err(Wrong::too_many(MAX_EXTRA_MOUNTS, items.len()));
-        }
-        Ok(items)
+        value.as_array().ok_or_else(|| Wrong::new("list_type", "Input should be a valid list"))
     }) else {
         return Vec::new();
     };
+    // One more than there may be is enough for the answer that there are too many, and bounds what is read.
+    let items = &items[..items.len().min(MAX_EXTRA_MOUNTS + 1)];
     let mut mounts = Vec::with_capacity(items.len());
     for (position, item) in items.iter().enumerate() {
         let mut path = reader.loc("extra_mounts");

@@ -1,10 +1,24 @@
 use proptest::prelude::*;
 
+use stockade_core::backend::Features;
+use stockade_core::layout::LarkSupport;
+
 use super::*;
+
+/// A backend of the present contract with these features.
+fn mk_backend(features: Features) -> Capabilities {
+    let lark = LarkSupport { runtime: false, broker: false };
+    Capabilities { lark, contract: ContractVersion::V2, features }
+}
+
+/// What a backend without features reads.
+fn read_plain(body: &[u8]) -> Result<CheckedCreate, InvalidRequest> {
+    decode(body, mk_backend(Features::default()))
+}
 
 /// What is wrong with a body, as `type at.place`.
 fn wrong(body: impl AsRef<[u8]>) -> Vec<String> {
-    let Err(invalid) = decode(body.as_ref(), Features::default()) else { return Vec::new() };
+    let Err(invalid) = read_plain(body.as_ref()) else { return Vec::new() };
     assert_eq!(invalid.code, "invalid_request");
     invalid
         .detail
@@ -23,7 +37,7 @@ fn check(body: Value, expect: &[&str]) {
 
 #[test]
 fn the_least_request_has_every_default() {
-    let checked = decode(br#"{"sandbox_id":"s1"}"#, Features::default()).unwrap();
+    let checked = read_plain(br#"{"sandbox_id":"s1"}"#).unwrap();
     assert_eq!(checked.spec, SandboxSpec::new(SandboxId::new("s1").unwrap()));
     assert_eq!(checked.spec.user.as_str(), "default");
     assert_eq!(checked.spec.thread.as_str(), "s1");
@@ -44,7 +58,7 @@ fn the_client_s_own_form_can_be_read_back() {
         required_mount_contract_version: Some(2),
         ..CreateSandbox::new("s1")
     };
-    let checked = decode(&serde_json::to_vec(&sent).unwrap(), Features::default()).unwrap();
+    let checked = read_plain(&serde_json::to_vec(&sent).unwrap()).unwrap();
     assert_eq!(checked.spec.thread.as_str(), "T_1");
     assert_eq!(checked.spec.user.as_str(), "alice");
     assert_eq!(checked.spec.extra_mounts[0].container_path, "/b");
@@ -92,13 +106,29 @@ fn ids_are_checked_before_any_backend_sees_them() {
 }
 
 #[test]
-fn extra_mounts_are_a_list_of_at_most_ten() {
+fn extra_mounts_are_a_list_and_of_a_long_one_only_what_is_needed_is_read() {
     let mounts = |mounts: Value| json!({"sandbox_id": "s1", "extra_mounts": mounts});
     let one = json!({"host_path": "/a", "container_path": "/b"});
     check(mounts(json!(null)), &["list_type body.extra_mounts"]);
     check(mounts(json!({})), &["list_type body.extra_mounts"]);
     check(mounts(json!(vec![one.clone(); 10])), &[]);
-    check(mounts(json!(vec![one; 11])), &["too_long body.extra_mounts"]);
+    // How many there may be is said by whoever knows the contract's words for it.
+    for (sent, read) in [(11, 11), (5_000, 11)] {
+        let body = mounts(json!(vec![one.clone(); sent])).to_string();
+        assert_eq!(read_plain(body.as_bytes()).unwrap().spec.extra_mounts.len(), read);
+    }
+    let wrong_places = wrong(mounts(json!(vec![json!(1); 5_000])).to_string());
+    assert_eq!(wrong_places.len(), 11, "{wrong_places:?}");
+}
+
+#[test]
+fn contract_1_does_not_know_the_field_that_requires_a_contract() {
+    let contract_1 = Capabilities { contract: ContractVersion::V1, ..mk_backend(Features::default()) };
+    for value in [json!(2), json!("two"), json!([]), json!(null), json!(1e300)] {
+        let body = json!({"sandbox_id": "s1", "required_mount_contract_version": value}).to_string();
+        let checked = decode(body.as_bytes(), contract_1).unwrap();
+        assert_eq!(checked.required_mount_contract_version, None, "{value}");
+    }
 }
 
 #[test]
@@ -122,13 +152,13 @@ fn what_is_not_json_is_said_with_its_place() {
 
 #[test]
 fn the_last_of_two_equal_keys_wins() {
-    let checked = decode(br#"{"sandbox_id":"a","sandbox_id":"b"}"#, Features::default()).unwrap();
+    let checked = read_plain(br#"{"sandbox_id":"a","sandbox_id":"b"}"#).unwrap();
     assert_eq!(checked.spec.id.as_str(), "b");
 }
 
 #[test]
 fn a_pattern_error_looks_like_pydantic_s() {
-    let invalid = decode(br#"{"sandbox_id":"A"}"#, Features::default()).unwrap_err();
+    let invalid = read_plain(br#"{"sandbox_id":"A"}"#).unwrap_err();
     assert_eq!(
         serde_json::to_value(&invalid).unwrap(),
         json!({
@@ -184,7 +214,7 @@ fn check_answer(body: &[u8]) {
     const ALL: Features =
         Features { env: true, resources: true, network: &[stockade_core::egress::NetworkMode::Open] };
     for features in [Features::default(), ALL] {
-        let Err(invalid) = decode(body, features) else { continue };
+        let Err(invalid) = decode(body, mk_backend(features)) else { continue };
         assert!(!invalid.detail.is_empty());
         let text = serde_json::to_string(&invalid).unwrap();
         assert!(text.len() < 64 * 1024, "the answer is bounded: {} bytes", text.len());

@@ -1,6 +1,8 @@
 use serde_json::{Value, json};
-use stockade_core::SandboxSpec;
+use stockade_core::backend::Capabilities;
+use stockade_core::layout::LarkSupport;
 use stockade_core::resources::{Bytes, Millicores};
+use stockade_core::{ContractVersion, SandboxSpec};
 
 use super::*;
 use crate::create::decode;
@@ -9,10 +11,15 @@ use crate::create::decode;
 const ALL: Features =
     Features { env: true, resources: true, network: &[NetworkMode::Isolated, NetworkMode::Open] };
 
+fn mk_backend() -> Capabilities {
+    let lark = LarkSupport { runtime: false, broker: false };
+    Capabilities { lark, contract: ContractVersion::V2, features: ALL }
+}
+
 fn spec(extra: Value) -> Result<SandboxSpec, Vec<String>> {
     let mut body = json!({"sandbox_id": "s1"});
     body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    decode(body.to_string().as_bytes(), ALL).map(|checked| checked.spec).map_err(|invalid| {
+    decode(body.to_string().as_bytes(), mk_backend()).map(|checked| checked.spec).map_err(|invalid| {
         let places = invalid.detail.iter().map(|error| {
             let place: Vec<String> = error.loc.iter().map(ToString::to_string).collect();
             format!("{} {}", error.kind, place.join("."))
@@ -52,7 +59,7 @@ fn wrong_variables_are_named_and_never_repeated() {
     let many: serde_json::Map<_, _> = (0..129).map(|n| (format!("V{n}"), json!(""))).collect();
     check(json!({ "env": many }), &["too_long body.env"]);
     let body = json!({"sandbox_id": "s1", "env": {"A B": "s3cret"}}).to_string();
-    let invalid = decode(body.as_bytes(), ALL).unwrap_err();
+    let invalid = decode(body.as_bytes(), mk_backend()).unwrap_err();
     assert!(!serde_json::to_string(&invalid).unwrap().contains("s3cret"));
 }
 
@@ -139,7 +146,7 @@ fn the_client_s_own_form_of_them_can_be_read_back() {
         network: Some(NetworkRequest { mode: "isolated".into(), allow: vec![] }),
         ..crate::CreateSandbox::new("s1")
     };
-    let spec = decode(&serde_json::to_vec(&sent).unwrap(), ALL).unwrap().spec;
+    let spec = decode(&serde_json::to_vec(&sent).unwrap(), mk_backend()).unwrap().spec;
     assert_eq!(spec.env["A"], "b");
     assert_eq!(spec.resources.memory.limit, Some(Bytes(64 << 20)));
     assert_eq!(spec.network.mode, Some(NetworkMode::Isolated));

@@ -18,6 +18,12 @@ pub struct RequestedMount {
 /// Why a requested mount is refused. Values are shown quoted and escaped.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum MountError {
+    /// More mounts than one sandbox may ask for. The text is the contract's.
+    #[error("Too many extra mounts; max is {max}")]
+    TooMany {
+        /// The most there may be.
+        max: usize,
+    },
     /// The host path is not a path.
     #[error("extra mount host_path: {0}")]
     HostPath(#[source] PathError),
@@ -120,6 +126,9 @@ pub enum MountError {
     },
 }
 
+/// The most extra mounts one sandbox may ask for (the reference's limit).
+pub const MAX_EXTRA_MOUNTS: usize = 10;
+
 /// Where a sandbox's conversions of uploads are mounted; its source lies inside the user data.
 pub const UPLOAD_CONVERSIONS: &str = "/mnt/user-data/.upload-conversions";
 /// Where the user's own skills are mounted; the skill views are already there.
@@ -158,7 +167,7 @@ pub struct ExtraMount {
     pub read_only: bool,
 }
 
-/// Checks the requested mounts one by one and against each other.
+/// Counts the requested mounts, then checks them one by one and against each other.
 ///
 /// # Errors
 /// The first one that is wrong, by value.
@@ -166,6 +175,9 @@ pub fn check_requested(
     requested: &[RequestedMount],
     base: Option<&HostPath>,
 ) -> Result<Vec<ExtraMount>, MountError> {
+    if requested.len() > MAX_EXTRA_MOUNTS {
+        return Err(MountError::TooMany { max: MAX_EXTRA_MOUNTS });
+    }
     let mut checked: Vec<ExtraMount> = Vec::with_capacity(requested.len());
     for mount in requested {
         let mount = check_one(mount, base)?;
@@ -289,6 +301,19 @@ mod tests {
         assert!(error("/srv/deer-flow/x", "mnt", true).contains("\"mnt\""));
         assert!(error("/srv/deer-flow/x\u{1b}[2J", "/mnt/acp-workspace", true).contains("\\u{1b}"));
         assert!(error("/srv/deer-flow/x", UPLOAD_CONVERSIONS, false).contains("read-only"));
+    }
+
+    #[test]
+    fn the_number_is_looked_at_before_any_single_mount() {
+        let base = HostPath::new("/srv/deer-flow").unwrap();
+        let wrong =
+            RequestedMount { host_path: "relative".into(), container_path: "/etc".into(), read_only: false };
+        for base in [Some(&base), None] {
+            let error = check_requested(&vec![wrong.clone(); 11], base).unwrap_err();
+            assert_eq!(error.to_string(), "Too many extra mounts; max is 10");
+            let ten = check_requested(&vec![wrong.clone(); 10], base).unwrap_err();
+            assert!(matches!(ten, MountError::HostPath(_)), "{ten}");
+        }
     }
 
     #[test]

@@ -9,9 +9,6 @@ use crate::mount::RequestedMount;
 use crate::resources::Resources;
 use crate::sandbox::Identity;
 
-/// The most extra mounts one sandbox may ask for (the reference's limit).
-pub const MAX_EXTRA_MOUNTS: usize = 10;
-
 /// One sandbox as a caller asks for it. Settings of the server (image, storage) are not part of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SandboxSpec {
@@ -21,7 +18,7 @@ pub struct SandboxSpec {
     pub thread: ThreadId,
     /// The person it belongs to.
     pub user: UserId,
-    /// Directories beyond the usual ones, in request order; at most [`MAX_EXTRA_MOUNTS`].
+    /// Directories beyond the usual ones, in request order; [`crate::mount::check_requested`] bounds them.
     pub extra_mounts: Vec<RequestedMount>,
     /// Which Lark CLI pattern is asked for.
     pub lark: LarkRequest,

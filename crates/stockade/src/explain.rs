@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use stockade_api::create;
-use stockade_core::backend::Features;
+use stockade_core::backend::{Capabilities, Features};
 use stockade_core::egress::NetworkMode;
+use stockade_core::layout::LarkSupport;
 use stockade_embedded::backend::{Explained, explain};
 use stockade_embedded::facts::MachineFacts;
 
@@ -27,9 +28,16 @@ pub(crate) fn run(settings: &Settings, spec: &Path, as_json: bool) -> anyhow::Re
         bail!("only the embedded backend has steps to explain");
     };
     let body = read(spec).with_context(|| format!("cannot read {}", spec.display()))?;
-    let features =
-        Features { env: true, resources: true, network: &[NetworkMode::Isolated, NetworkMode::Open] };
-    let request = create::decode(&body, features).map_err(|invalid| {
+    let backend = Capabilities {
+        lark: LarkSupport { runtime: false, broker: false },
+        contract: settings.storage.contract,
+        features: Features {
+            env: true,
+            resources: true,
+            network: &[NetworkMode::Isolated, NetworkMode::Open],
+        },
+    };
+    let request = create::decode(&body, backend).map_err(|invalid| {
         let wrong = invalid.detail.iter().map(|error| {
             let place: Vec<String> = error.loc.iter().skip(1).map(ToString::to_string).collect();
             format!("\n  {}: {}", place.join("."), error.msg)

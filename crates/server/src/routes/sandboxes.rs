@@ -56,7 +56,7 @@ pub(super) async fn create(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let deadline = Deadline::start("create", deadline::CREATE);
-    let request = create::decode(&body, state.backend().capabilities().features)?;
+    let request = create::decode(&body, state.backend().capabilities())?;
     let wait = query::decode_wait(&pairs)?;
     check_contract(&state, &request)?;
     let id = request.spec.id.clone();

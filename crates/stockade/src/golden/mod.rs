@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use stockade_core::backend::{Capabilities, Features};
 
 use crate::settings::{BackendSettings, Overrides, Settings, Surroundings};
 
@@ -29,12 +30,12 @@ fn manifests(environment: &Value, request: &Value, extra: &[(&str, &str)]) -> (V
     else {
         panic!("the reference knows Kubernetes alone");
     };
-    let spec = stockade_api::create::decode(
-        request.to_string().as_bytes(),
-        stockade_core::backend::Features::default(),
-    )
-    .unwrap()
-    .spec;
+    let backend = Capabilities {
+        lark: settings.lark.support(),
+        contract: settings.storage.contract,
+        features: Features::default(),
+    };
+    let spec = stockade_api::create::decode(request.to_string().as_bytes(), backend).unwrap().spec;
     let mounts = settings.storage.resolve(&spec, settings.lark.support()).unwrap();
     let pod = stockade_kubernetes::manifest::pod(&settings, &spec, &mounts);
     let service = stockade_kubernetes::manifest::service(&settings, &spec.id, "pod-uid");

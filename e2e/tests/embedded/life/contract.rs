@@ -7,6 +7,7 @@ use std::time::Duration;
 use stockade_api::CreateSandbox;
 use stockade_api::client::ClientError;
 use stockade_api::create::ExtraMount;
+use stockade_e2e::refusals;
 
 use super::server::{Server, with_server, with_server_told};
 use crate::sandbox::Sandbox;
@@ -62,6 +63,13 @@ fn another_contract_than_the_one_required_is_refused() {
         assert_eq!(client.list().await.unwrap().count, 0);
         let made = client.create(&requiring(2)).await.unwrap();
         assert_eq!(made.mount_contract_version, Some(Some(2)));
+    });
+}
+
+#[test]
+fn refusals_have_the_contract_s_status_and_words() {
+    with_server(async |server| {
+        refusals::check(&server.client(), server.base.to_str().unwrap()).await;
     });
 }
 

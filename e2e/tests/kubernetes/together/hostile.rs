@@ -46,7 +46,7 @@ fn every_bad_field_is_a_422_that_names_it() {
             (json!({"sandbox_id": "x", "user_id": "u".repeat(256)}), "user_id"),
             (json!({"sandbox_id": "x", "extra_mounts": "all"}), "extra_mounts"),
             (
-                json!({"sandbox_id": "x", "extra_mounts": vec![json!({"host_path": "/a", "container_path": "/b"}); 11]}),
+                json!({"sandbox_id": "x", "extra_mounts": vec![json!({"host_path": "/a"}); 11]}),
                 "extra_mounts",
             ),
             (json!({"sandbox_id": "x", "image": "evil"}), "image"),

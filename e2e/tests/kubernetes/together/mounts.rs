@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use stockade_api::create::ExtraMount;
+use stockade_e2e::refusals;
 use stockade_e2e::world::scenario;
 
 use crate::support::{mk_request, refusal};
@@ -104,6 +105,14 @@ fn mounts_from_outside_of_the_base_are_refused() {
             assert_eq!(status, 400, "{host_path} at {container_path}: {detail}");
         }
         assert_eq!(world.cluster.count().await, (0, 0), "a refused create left something");
+    });
+}
+
+#[test]
+fn refusals_have_the_contract_s_status_and_words() {
+    scenario(async |world| {
+        let server = world.server().await;
+        refusals::check(&server.client(), world.dirs.base()).await;
     });
 }
 
