@@ -178,5 +178,6 @@ fn command_environment(home: &Path) -> Vec<(OsString, OsString)> {
             environment.push((key.into(), value.into()));
         }
     }
+    environment.extend(crate::git::configuration(&environment, Path::new(crate::git::SYSTEM)));
     environment
 }

@@ -30,6 +30,7 @@ mod extras;
 mod file;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod git;
 mod http;
 mod install;
 mod lifecycle;

@@ -105,8 +105,12 @@ impl Front {
 
     /// Serves one connection. With `elsewhere`, everything but health is run over there.
     async fn talk(self, stream: TcpStream, elsewhere: Option<Handle>) {
-        let service = service_fn(|request: Request<Incoming>| {
+        let peer = stream.peer_addr().ok().map(|address| preview::Peer(address.ip().to_canonical()));
+        let service = service_fn(|mut request: Request<Incoming>| {
             let (front, elsewhere) = (self.clone(), elsewhere.clone());
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
             async move { Ok::<_, Infallible>(front.answer(request, elsewhere).await) }
         });
         let connection = http1::Builder::new()

@@ -351,3 +351,21 @@ def test_debug_traps_see_the_users_commands_only(api, session):
     assert run(api, session, "echo $?").output == "<echo $?>\n1\n"
     assert run(api, session, "trap - DEBUG").output == "<trap - DEBUG>\n"
     assert run(api, session, "echo x").output == "x\n"
+
+
+def test_git_works_in_directories_of_another_owner(api, session, directory):
+    """As root the repository is somebody else's; elsewhere what is said of it is looked at."""
+    made = api.bash.exec(command=f"git init -q {directory}/repo && {{ chown -R 12345 {directory}/repo 2>/dev/null; true; }}").data
+    assert made.exit_code == 0, made.stderr
+    command = f"cd {directory}/repo && git status --short && git config --get-all safe.directory"
+    assert api.shell.exec_command(id=session, command=command).data.output.strip() == "*"
+    assert api.bash.exec(command=command).data.stdout == "*\n"
+    assert api.code.execute_code(language="python", code=f"import subprocess; print(subprocess.check_output({command!r}, shell=True, text=True))").data.stdout == "*\n\n"
+    assert api.code.execute_code(language="javascript", code=f"console.log(require('child_process').execSync({command!r}).toString())").data.stdout == "*\n\n"
+
+
+def test_gits_settings_of_a_request_hold(api):
+    environment = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "user.name", "GIT_CONFIG_VALUE_0": "Somebody"}
+    assert api.bash.exec(command="git config user.name", env=environment).data.stdout == "Somebody\n"
+    asked = api.bash.exec(command="GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=a.b GIT_CONFIG_VALUE_0=c git config a.b; git -c d.e=f config d.e").data
+    assert asked.stdout == "c\nf\n"

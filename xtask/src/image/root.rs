@@ -42,6 +42,7 @@ const FINISH: &str = "\
 useradd --create-home --shell /bin/bash --uid 1000 gem
 echo 'gem ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/gem
 chmod 0440 /etc/sudoers.d/gem
+printf '[safe]\\n\\tdirectory = *\\n' > /etc/gitconfig
 install --directory --owner gem --group gem /mnt/user-data \
     /mnt/user-data/workspace /mnt/user-data/uploads /mnt/user-data/outputs
 find /usr/lib/python3 /usr/lib/python3.* -name __pycache__ -prune -exec rm -r {} +

@@ -91,6 +91,18 @@ pub(crate) fn resize(terminal: impl AsFd, columns: u16, rows: u16) -> io::Result
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
 
+/// Drops input that no program has read, as the terminal does with what was typed before an interrupt. `false`: the
+/// program in front takes interrupts as input like any other.
+pub(crate) fn drop_unread(master: impl AsFd) -> io::Result<bool> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(master, flags)?;
+    let interrupts = rustix::termios::tcgetattr(&slave)?.local_modes.contains(LocalModes::ISIG);
+    if interrupts {
+        rustix::termios::tcflush(&slave, QueueSelector::IFlush)?;
+    }
+    Ok(interrupts)
+}
+
 /// Opens a terminal and starts bash on it. Blocks for a fork: call it on the pool.
 pub(crate) fn start(spec: &BashSpec<'_>, reaper: &Reaper) -> io::Result<RawTerminal> {
     let (master, slave) = open_pair()?;

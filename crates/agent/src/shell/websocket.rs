@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use rustix::process::Signal;
@@ -23,7 +23,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::surroundings::Surroundings;
-use super::terminal::{open_pair, resize, watch_descriptor};
+use super::terminal::{drop_unread, open_pair, resize, watch_descriptor};
 use crate::app::App;
 use crate::clock;
 use crate::http::ApiError;
@@ -32,11 +32,18 @@ use crate::text::incomplete_tail;
 
 const MAX_TERMINALS: usize = 32;
 const PING: Duration = Duration::from_secs(30);
-/// Longest message from a client.
-const MESSAGE_BYTES: usize = 256 * 1024;
+/// Longest message from a client. A longer paste comes in several.
+const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// With as much input waiting for the terminal, no more is read from the client.
+const WAITING_BYTES: usize = 1024 * 1024;
+/// Output of a terminal that is taken over from bash when it has ended.
+const LAST_OUTPUT: usize = 256 * 1024;
+/// How long a client that sent too much has to hear of it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The WebSocket's code for a message that is too long.
+const TOO_LONG: u16 = 1009;
 /// How long a client may take to accept one message.
 const SEND: Duration = Duration::from_secs(30);
-const WRITE: Duration = Duration::from_secs(5);
 /// How long after its terminal the end of bash may be heard of. It may have closed the one and live on.
 const REAP: Duration = Duration::from_secs(1);
 
@@ -63,6 +70,7 @@ async fn connect(
         slot.map_err(|_| ApiError::unavailable(format!("there are {MAX_TERMINALS} terminals already")))?;
     Ok(upgrade
         .max_message_size(MESSAGE_BYTES)
+        .max_frame_size(MESSAGE_BYTES)
         .on_upgrade(move |socket| serve(app, socket, slot))
         .into_response())
 }
@@ -129,6 +137,7 @@ async fn talk(
     send(socket, &json!({ "type": "ready", "data": "terminal ready" })).await?;
     let mut buffer = vec![0; 16 * 1024];
     let mut held = Vec::new();
+    let mut input = Waiting::default();
     let mut ping = tokio::time::interval(PING);
     ping.reset();
     loop {
@@ -153,11 +162,16 @@ async fn talk(
                     Err(_would_block) => {}
                 }
             }
-            message = socket.recv() => match message {
-                Some(Ok(Message::Text(text))) => handle(master, text.as_str()).await,
+            ready = master.writable(), if !input.is_empty() => {
+                let Ok(mut guard) = ready else { return Ok(()) };
+                // The end of the terminal is heard of by reading.
+                let _ = guard.try_io(|fd| input.write(fd.get_ref()));
+            }
+            message = socket.recv(), if input.has_room() => match message {
+                Some(Ok(Message::Text(text))) => handle(master, &mut input, text.as_str()),
                 Some(Ok(Message::Close(_))) | None => return Ok(()),
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error),
+                Some(Err(error)) => return refuse(socket, error).await,
             },
             _ = ping.tick() => {
                 send(socket, &json!({ "type": "ping", "timestamp": clock::millis(SystemTime::now()) })).await?;
@@ -166,7 +180,7 @@ async fn talk(
                 // What it wrote last may not have been read.
                 while let Ok(length @ 1..) = rustix::io::read(master.get_ref(), &mut *buffer) {
                     held.extend_from_slice(&buffer[..length]);
-                    if held.len() > MESSAGE_BYTES {
+                    if held.len() > LAST_OUTPUT {
                         break;
                     }
                 }
@@ -187,11 +201,68 @@ async fn finish(socket: &mut WebSocket, exit: Option<Exit>) -> Result<(), axum::
     socket.send(Message::Close(None)).await
 }
 
+/// Says why the connection ends, where it ends because of what the client sent.
+async fn refuse(socket: &mut WebSocket, error: axum::Error) -> Result<(), axum::Error> {
+    let text = error.to_string();
+    if text.to_ascii_lowercase().contains("too long") {
+        let said = format!("a message may have {MESSAGE_BYTES} bytes: send long input in several");
+        send(socket, &json!({ "type": "error", "data": said })).await?;
+        let frame = CloseFrame { code: TOO_LONG, reason: said.into() };
+        let _ = tokio::time::timeout(SEND, socket.send(Message::Close(Some(frame)))).await;
+        // The rest of the message cannot be taken, and closing over it would overtake what was said. The client's own
+        // end of the connection cannot be seen behind it either.
+        tokio::time::sleep(LAST_WORDS).await;
+    }
+    Err(error)
+}
+
+/// Input that the terminal has not taken yet.
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.written == self.bytes.len()
+    }
+
+    fn has_room(&self) -> bool {
+        self.bytes.len() - self.written < WAITING_BYTES
+    }
+
+    fn push(&mut self, input: String) {
+        if self.is_empty() {
+            *self = Self { bytes: input.into_bytes(), written: 0 };
+        } else {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+            self.bytes.extend_from_slice(input.as_bytes());
+        }
+    }
+
+    fn write(&mut self, terminal: &OwnedFd) -> io::Result<()> {
+        self.written += rustix::io::write(terminal, &self.bytes[self.written..])?;
+        if self.is_empty() {
+            *self = Self::default();
+        }
+        Ok(())
+    }
+}
+
+/// What interrupts, suspends or quits a program when it is typed.
+const INTERRUPTS: [&str; 3] = ["\u{3}", "\u{1a}", "\u{1c}"];
+
 /// A message that is not understood is left out.
-async fn handle(master: &AsyncFd<OwnedFd>, text: &str) {
+fn handle(master: &AsyncFd<OwnedFd>, waiting: &mut Waiting, text: &str) {
     match serde_json::from_str(text) {
         Ok(FromClient::Input(input)) => {
-            let _ = tokio::time::timeout(WRITE, write_all(master, input.as_bytes())).await;
+            let interrupts = !waiting.is_empty() && INTERRUPTS.contains(&input.as_str());
+            if interrupts && drop_unread(master.get_ref()).unwrap_or(false) {
+                *waiting = Waiting::default();
+            }
+            waiting.push(input);
         }
         Ok(FromClient::Resize { cols, rows }) => {
             let _ = resize(master.get_ref(), cols.clamp(1, 1000), rows.clamp(1, 1000));
@@ -199,16 +270,6 @@ async fn handle(master: &AsyncFd<OwnedFd>, text: &str) {
         // `pong`, or something newer.
         Err(_) => {}
     }
-}
-
-async fn write_all(master: &AsyncFd<OwnedFd>, mut left: &[u8]) -> io::Result<()> {
-    while !left.is_empty() {
-        let mut guard = master.writable().await?;
-        if let Ok(written) = guard.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), left)?)) {
-            left = &left[written?..];
-        }
-    }
-    Ok(())
 }
 
 async fn send(socket: &mut WebSocket, message: &Value) -> Result<(), axum::Error> {

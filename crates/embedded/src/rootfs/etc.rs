@@ -95,6 +95,11 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n\
     nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\ndaemon:x:1:\ntty:x:5:\ngem:x:1000:\nnogroup:x:65534:\n";
 
+/// What is mounted belongs to whoever it belongs to outside. git asks who a repository's owner is because another user
+/// of a machine may have planted it; in a sandbox there is one user, whom a repository is mounted for. The agent tells
+/// commands the same where it finds no such file, but submodules do not hear of that.
+const GITCONFIG: &str = "[safe]\n\tdirectory = *\n";
+
 /// Fills `to` from the machine's `from`. What cannot be read is left out: it is not for everyone to see.
 pub(super) fn fill(from: &Path, to: &Path) -> io::Result<()> {
     let mut left = MOST;
@@ -111,6 +116,7 @@ pub(super) fn fill(from: &Path, to: &Path) -> io::Result<()> {
     }
     fs::write(to.join("passwd"), PASSWD)?;
     fs::write(to.join("group"), GROUP)?;
+    fs::write(to.join("gitconfig"), GITCONFIG)?;
     for name in ["hosts", "hostname", "resolv.conf"] {
         fs::write(to.join(name), "")?;
     }
