@@ -26,6 +26,7 @@ mod clock;
 mod code;
 mod context;
 mod defaults;
+mod departed;
 mod extras;
 mod file;
 #[cfg(feature = "fuzzing")]

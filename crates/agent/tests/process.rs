@@ -98,6 +98,53 @@ fn orphans_are_reaped() {
     eventually("orphans were reaped", || agent.children().is_empty());
 }
 
+/// The keeper of a command has its user, and can be killed by it.
+#[test]
+fn a_command_whose_keeper_is_killed_ends_and_so_does_what_it_started() {
+    let agent = Agent::start();
+    let mut client = agent.client();
+    let id = session(&mut client);
+    let began = exec(&mut client, &id, "(setsid sleep 1000 &) ; sleep 1000 & echo $PPID $!");
+    let numbers: Vec<i32> =
+        began["output"].as_str().unwrap().split_whitespace().map(|number| number.parse().unwrap()).collect();
+    let [keeper, job] = numbers[..] else { panic!("{began}") };
+    let killed = exec(&mut client, &id, &format!("kill -9 {keeper}; while :; do sleep 1; done"));
+    assert_eq!(killed["status"], "terminated");
+    eventually("the job has ended", || !is_alive(job));
+    assert_eq!(exec(&mut client, &id, "echo fresh")["output"], "fresh\n");
+    let killed = client.post("/v1/bash/exec", &json!({ "command": "kill -9 $PPID; exec sleep 1000" })).data();
+    assert_eq!(killed["exit_code"], 137, "{killed}");
+}
+
+/// Keepers hold no memory of the agent's that has changed since.
+#[test]
+fn a_keeper_is_small_whatever_the_agent_holds() {
+    let agent = Agent::start();
+    let mut client = agent.client();
+    let held: Vec<Value> = (0..8)
+        .map(|_| {
+            let body =
+                json!({ "command": "head -c 3000000 /dev/zero | tr '\\0' x", "max_output_length": 100 });
+            client.post("/v1/bash/exec", &body).data()["session_id"].clone()
+        })
+        .collect();
+    assert_eq!(held.len(), 8);
+    let started = client
+        .post("/v1/bash/exec", &json!({ "command": "echo $PPID; exec sleep 1000", "async_mode": true }))
+        .data();
+    let ask = json!({ "session_id": started["session_id"], "wait": true });
+    let output = client.post("/v1/bash/output", &ask).data();
+    let keeper: i32 = output["stdout"].as_str().unwrap().trim().parse().unwrap();
+    let status = || std::fs::read_to_string(format!("/proc/{keeper}/status")).unwrap();
+    let anonymous = || {
+        let status = status();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap()
+    };
+    eventually("the keeper has given back the agent's memory", || anonymous() < 3 * 1024);
+    assert!(status().starts_with("Name:\tstockade-keeper\n"), "{}", status());
+}
+
 #[test]
 fn sigterm_ends_everything_within_the_grace() {
     let mut agent = Agent::start();
@@ -135,7 +182,8 @@ fn a_pid_1_agent_reaps_and_ends() {
     let agent = Agent::start_with(unshare, &[]);
     let mut client = agent.client();
     let id = session(&mut client);
-    assert_eq!(exec(&mut client, &id, "cut -d' ' -f4 /proc/$$/stat")["output"], "1\n");
+    // Between it and every command is a keeper.
+    assert_eq!(exec(&mut client, &id, "cut -d' ' -f4 /proc/$PPID/stat")["output"], "1\n");
     exec(&mut client, &id, "for i in $(seq 50); do (setsid sh -c 'exit 3' &); done");
     let zombies = "for i in $(seq 100); do grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | grep -q . || break; sleep 0.05; done; grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
     assert_eq!(exec(&mut client, &id, zombies)["output"], "0\n");

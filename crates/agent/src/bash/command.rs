@@ -1,14 +1,10 @@
 //! One command of a bash session: its process, its output so far, its end.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::fs::{MemfdFlags, SeekFrom};
 use rustix::process::{Pid, Signal};
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
@@ -18,15 +14,11 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::backpressure::{Attention, Backpressure, Reader, UNREAD};
+use super::start::{full_text, launch};
 use crate::output::{Output, Piece};
-use crate::process::{Exit, Launch, Started, ended, tree};
+use crate::process::{Exit, Family, Started, ended};
 use crate::shell::Surroundings;
 
-/// Longer texts do not fit into one argument (the kernel takes 128 KiB) and are read by bash from a descriptor.
-const ARGUMENT: usize = 120_000;
-const SCRIPT_FD: i32 = 100;
-const FROM_SCRIPT: &str =
-    "IFS= read -r -d '' BASH_EXECUTION_STRING <&100; exec 100<&-; eval \"$BASH_EXECUTION_STRING\"";
 /// Between asking a command to end and ending it.
 const KILL_GRACE: Duration = Duration::from_millis(500);
 const READ: usize = 64 * 1024;
@@ -45,7 +37,9 @@ pub(crate) enum CommandStatus {
 pub(crate) struct BashCommand {
     pub(crate) id: String,
     pub(crate) text: String,
-    pub(crate) pid: Pid,
+    pid: Pid,
+    /// It, and all that it starts.
+    family: Family,
     state: Mutex<State>,
     stdin: tokio::sync::Mutex<Option<pipe::Sender>>,
     changed: watch::Sender<u64>,
@@ -84,12 +78,6 @@ pub(crate) struct BashOrder {
     pub(crate) backpressure: bool,
 }
 
-struct Pipes {
-    stdin: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-}
-
 impl BashCommand {
     /// Starts the command and the task that reads it.
     pub(crate) async fn start(order: BashOrder, surroundings: &Arc<Surroundings>) -> io::Result<Arc<Self>> {
@@ -105,6 +93,7 @@ impl BashCommand {
             id,
             text,
             pid: started.pid,
+            family: started.family.clone(),
             state: Mutex::new(State {
                 stdout: Output::new(&surroundings.budget),
                 stderr: Output::new(&surroundings.budget),
@@ -280,9 +269,9 @@ impl BashCommand {
         rustix::process::kill_process_group(self.pid, signal).is_ok()
     }
 
-    /// Ends what the command left behind in its session. Reads /proc: call it on the pool.
-    pub(crate) fn end_leftovers(&self) {
-        tree::signal_session(self.pid, Signal::KILL);
+    /// It, and all that it has started.
+    pub(crate) fn family(&self) -> &Family {
+        &self.family
     }
 
     pub(crate) fn release_output(&self) {
@@ -307,50 +296,6 @@ fn reading<T>(state: &State, stdout: Piece<T>, stderr: Piece<T>) -> Reading<T> {
     }
 }
 
-fn full_text(text: &str, snapshot: Option<&Path>) -> String {
-    match snapshot {
-        Some(path) => format!(". '{}'\n{text}", path.to_string_lossy().replace('\'', r"'\''")),
-        None => text.to_owned(),
-    }
-}
-
-fn launch(
-    script: &str,
-    directory: &Path,
-    environment: &[(String, String)],
-    surroundings: &Surroundings,
-) -> io::Result<(Started, Pipes)> {
-    let (stdin_read, stdin) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let (stdout, stdout_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let (stderr, stderr_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    for fd in [&stdin, &stdout, &stderr] {
-        rustix::fs::fcntl_setfl(fd, rustix::fs::OFlags::NONBLOCK)?;
-    }
-    let mut command = Command::new(&surroundings.bash);
-    std::os::unix::process::CommandExt::arg0(&mut command, "bash");
-    command.arg("-c").current_dir(directory).env_clear();
-    command.envs(surroundings.environment.iter().map(|(key, value)| (key, value)));
-    command.envs(environment.iter().map(|(key, value)| (key, value)));
-    command
-        .stdin(Stdio::from(stdin_read))
-        .stdout(Stdio::from(stdout_write))
-        .stderr(Stdio::from(stderr_write));
-    let mut pass = Vec::new();
-    if script.len() <= ARGUMENT {
-        command.arg(script);
-    } else {
-        let text = rustix::fs::memfd_create("stockade-script", MemfdFlags::CLOEXEC)?;
-        let mut file = std::fs::File::from(text);
-        io::Write::write_all(&mut file, script.as_bytes())?;
-        rustix::fs::seek(&file, SeekFrom::Start(0))?;
-        command.arg(FROM_SCRIPT);
-        pass.push((OwnedFd::from(file), SCRIPT_FD));
-    }
-    let mut launch = Launch::new(command);
-    launch.pass = pass;
-    Ok((launch.start(&surroundings.reaper)?, Pipes { stdin, stdout, stderr }))
-}
-
 async fn drive(
     command: Arc<BashCommand>,
     surroundings: Arc<Surroundings>,
@@ -362,7 +307,7 @@ async fn drive(
     let mut exited = started.exited;
     let (mut out, mut err) = (vec![0; READ], vec![0; READ]);
     let (mut out_open, mut err_open) = (true, true);
-    let (mut asked, mut alone) = (false, false);
+    let mut asked = false;
     let mut reader = command.backpressure.as_ref().map(Backpressure::subscribe);
     let exit = loop {
         // Before the room is looked at: what is read meanwhile wakes the loop.
@@ -381,20 +326,24 @@ async fn drive(
                 command.state.lock().cause.get_or_insert(CommandStatus::Killed);
                 let _ = rustix::process::kill_process_group(started.pid, Signal::HUP);
                 deadline = Some(Instant::now() + KILL_GRACE);
-                (asked, alone) = (true, true);
+                asked = true;
             }
             () = until(deadline), if deadline.is_some() => {
                 command.state.lock().cause.get_or_insert(CommandStatus::TimedOut);
-                let signal = if asked { Signal::KILL } else { Signal::TERM };
-                let _ = rustix::process::kill_process_group(started.pid, signal);
-                deadline = (!asked).then(|| Instant::now() + KILL_GRACE);
+                if asked {
+                    end_family(&command, &surroundings).await;
+                    deadline = None;
+                } else {
+                    let _ = rustix::process::kill_process_group(started.pid, Signal::TERM);
+                    deadline = Some(Instant::now() + KILL_GRACE);
+                }
                 asked = true;
             }
         }
     };
     drain(&stdout, &command, &mut out, Stream::Out).await;
     drain(&stderr, &command, &mut err, Stream::Err).await;
-    finish(&command, exit, alone, &surroundings).await;
+    finish(&command, exit, &surroundings).await;
     // A background process may hold the pipes: it goes on writing, and its output goes on being kept.
     drop((out, err));
     let mut buffer = vec![0; 8 * 1024];
@@ -405,6 +354,13 @@ async fn drive(
             read = stderr.read(&mut other), if err_open => err_open = take(&command, &read, &other, Stream::Err),
         }
     }
+}
+
+/// Ends the command and all it has started.
+async fn end_family(command: &BashCommand, surroundings: &Surroundings) {
+    let family = command.family.clone();
+    // A pool that is overrun has this left undone; the end of the session comes back to it.
+    let _ = surroundings.pool.run(move || family.end()).await;
 }
 
 /// Waits until the reader has read on, or come, or gone.
@@ -423,13 +379,12 @@ async fn abandoned(command: &BashCommand) {
     }
 }
 
-async fn finish(command: &Arc<BashCommand>, exit: Option<Exit>, alone: bool, surroundings: &Surroundings) {
+async fn finish(command: &Arc<BashCommand>, exit: Option<Exit>, surroundings: &Surroundings) {
     *command.stdin.lock().await = None;
     let cause = command.state.lock().cause;
-    if alone || cause == Some(CommandStatus::TimedOut) {
-        // The time-out, or the loss of the reader, ends everything the command started, not only its first process.
-        let all = Arc::clone(command);
-        let _ = surroundings.pool.run(move || all.end_leftovers()).await;
+    if cause.is_some() {
+        // A time-out, a kill and the loss of the reader end everything the command started, not only its first process.
+        end_family(command, surroundings).await;
     }
     {
         let mut state = command.state.lock();

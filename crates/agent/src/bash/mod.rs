@@ -6,6 +6,7 @@ mod follow;
 mod once;
 mod registry;
 pub(crate) mod routes;
+mod start;
 
 pub(crate) use once::run_once;
 pub(crate) use registry::{Bashes, SessionInfo};

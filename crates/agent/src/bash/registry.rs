@@ -13,9 +13,11 @@ use uuid::Uuid;
 
 use super::command::{BashCommand, BashOrder, CommandStatus};
 use crate::clock;
+use crate::departed::{Departed, Reason};
 use crate::http::ApiError;
+use crate::process::Family;
 use crate::shell::Surroundings;
-use crate::shell::registry::{checked_id, shown};
+use crate::shell::registry::checked_id;
 
 /// Sessions, the ones made by an `exec` without a session included.
 pub(crate) const MAX_SESSIONS: usize = 128;
@@ -38,6 +40,8 @@ struct Core {
     directory: PathBuf,
     last_used: SystemTime,
     commands: VecDeque<Arc<BashCommand>>,
+    /// Commands, ended or not, of which something still runs.
+    families: Vec<Family>,
     count: u64,
 }
 
@@ -125,6 +129,8 @@ impl BashSession {
         let mut core = self.core.lock();
         core.last_used = SystemTime::now();
         core.count += 1;
+        core.families.retain(|family| !family.is_gone());
+        core.families.push(command.family().clone());
         core.commands.push_back(Arc::clone(&command));
         if core.commands.len() > KEPT {
             let finished = core.commands.iter().position(|old| old.status() != CommandStatus::Running);
@@ -135,34 +141,31 @@ impl BashSession {
         Ok(command)
     }
 
-    /// Ends every process of the session.
+    /// Ends every process of the session, those that commands left running included.
     pub(crate) async fn close(&self, surroundings: &Surroundings) {
-        let commands: Vec<_> = self.core.lock().commands.iter().cloned().collect();
-        for command in &commands {
+        for command in self.running() {
             command.signal(Signal::KILL);
         }
-        let leftovers = move || {
-            for command in &commands {
-                command.end_leftovers();
-            }
-        };
-        let _ = surroundings.pool.run(leftovers).await;
+        let families = self.core.lock().families.clone();
+        let end_all = move || families.iter().map(Family::end).sum::<usize>();
+        let _ = surroundings.pool.run(end_all).await;
     }
 }
 
 pub(crate) struct Bashes {
     sessions: Mutex<HashMap<String, Arc<BashSession>>>,
+    departed: Departed,
     pub(crate) surroundings: Arc<Surroundings>,
 }
 
 impl Bashes {
     pub(crate) fn new(surroundings: Arc<Surroundings>) -> Self {
-        Self { sessions: Mutex::new(HashMap::new()), surroundings }
+        Self { sessions: Mutex::default(), departed: Departed::default(), surroundings }
     }
 
     pub(crate) fn get(&self, id: &str) -> Result<Arc<BashSession>, ApiError> {
         let found = self.sessions.lock().get(id).cloned();
-        found.ok_or_else(|| ApiError::not_found(format!("Session not found: {}", shown(id))))
+        found.ok_or_else(|| self.departed.not_found(id))
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<BashSession>> {
@@ -189,10 +192,17 @@ impl Bashes {
         }
         if let Some(old) = room_for_one(&sessions)? {
             sessions.remove(&old.id);
+            self.departed.remember(&old.id, old.core.lock().last_used, Reason::Room);
             // Its commands have ended, and what they left running is left running.
         }
         let now = SystemTime::now();
-        let core = Mutex::new(Core { directory, last_used: now, commands: VecDeque::new(), count: 0 });
+        let core = Mutex::new(Core {
+            directory,
+            last_used: now,
+            commands: VecDeque::new(),
+            families: Vec::new(),
+            count: 0,
+        });
         let session = Arc::new(BashSession { id: id.clone(), automatic, created: now, snapshot, core });
         sessions.insert(id, Arc::clone(&session));
         Ok(session)

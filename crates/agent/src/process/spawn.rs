@@ -8,8 +8,9 @@ use std::sync::OnceLock;
 use rustix::process::{Pid, Resource, Rlimit};
 use tokio::sync::watch;
 
-use super::inherited;
-use super::reaper::{Exit, Reaper};
+use super::family::Family;
+use super::reaper::{Exit, Reaper, Registered};
+use super::{inherited, keeper};
 
 /// Added to the agent's own niceness.
 const NICE: i32 = 10;
@@ -29,10 +30,12 @@ pub(crate) struct Launch {
     pub(crate) terminal: bool,
 }
 
-/// A process that runs in a session of its own.
+/// A process that runs in a session of its own, below a keeper of its own.
 pub(crate) struct Started {
     pub(crate) pid: Pid,
     pub(crate) exited: watch::Receiver<Option<Exit>>,
+    /// It, and all that it starts.
+    pub(crate) family: Family,
 }
 
 impl Launch {
@@ -47,20 +50,17 @@ impl Launch {
         if pass.len() > MOST_PASSED {
             return Err(std::io::Error::other(format!("more than {MOST_PASSED} descriptors to pass")));
         }
-        let limit = original_open_files();
+        let (limit, notes) = (original_open_files(), reaper.notes());
         // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing
         // is allocated: `pass` is moved in as it is and only iterated.
         unsafe {
-            command.pre_exec(move || prepare_child(&pass, terminal, limit));
+            command.pre_exec(move || prepare_child(&pass, terminal, limit, notes));
         }
-        let (pid, exited) = reaper.register(|| {
-            let child = command.spawn()?;
-            give_up_first(child.id());
-            // Dropping the handle neither waits nor kills; the reaper does the waiting.
-            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-            pid.ok_or_else(|| std::io::Error::other("fork returned no process id"))
-        })?;
-        Ok(Started { pid, exited })
+        // The process that was forked first becomes the keeper; std hears of what keeps the command from being executed.
+        // Dropping the handle neither waits nor kills; the reaper does the waiting.
+        let Registered { pid, exited, family } = reaper.register(|| Ok(command.spawn()?.id()))?;
+        give_up_first(pid);
+        Ok(Started { pid, exited, family })
     }
 }
 
@@ -69,9 +69,9 @@ fn check(result: i32) -> std::io::Result<i32> {
 }
 
 #[allow(unsafe_code)]
-fn prepare_child(pass: &[(OwnedFd, i32)], terminal: bool, limit: Rlimit) -> std::io::Result<()> {
+fn prepare_child(pass: &[(OwnedFd, i32)], terminal: bool, limit: Rlimit, notes: i32) -> std::io::Result<()> {
     inherited::join_command_groups()?;
-    heed_every_signal();
+    keeper::split(notes)?;
     rustix::process::setsid()?;
     if terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
@@ -96,21 +96,10 @@ fn prepare_child(pass: &[(OwnedFd, i32)], terminal: bool, limit: Rlimit) -> std:
     Ok(())
 }
 
-/// What ignores a signal passes that on to the programs it executes, and a shell cannot take it back: below `nohup`, a
-/// closed session would leave its background jobs behind.
-#[allow(unsafe_code)]
-fn heed_every_signal() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: async-signal-safe, and about this process alone. Those it must not be asked for (SIGKILL, SIGSTOP,
-        // the C library's own) are refused and stay as they are.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-}
-
 /// As the child does before it executes its program; but its files in /proc are open to us only afterwards, if the
 /// agent is an ordinary user. Not worth failing for.
-fn give_up_first(pid: u32) {
-    let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE_ADJ);
+fn give_up_first(pid: Pid) {
+    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), OOM_SCORE_ADJ);
 }
 
 static OPEN_FILES: OnceLock<Rlimit> = OnceLock::new();

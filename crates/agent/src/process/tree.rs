@@ -1,14 +1,37 @@
 //! Which processes belong together, read from /proc.
 
+use std::collections::HashMap;
+
 use rustix::process::{Pid, Signal};
 
-/// The fields of `/proc/PID/stat` that say where a process belongs.
+/// The fields of `/proc/PID/stat` that say what a process is and where it belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) pid: i32,
+    state: u8,
     pub(crate) parent: i32,
     pub(crate) group: i32,
     pub(crate) session: i32,
+    threads: i64,
+    /// When it was started, in ticks of the kernel's clock.
+    started: u64,
+}
+
+impl Stat {
+    /// What no other process has, whatever its number.
+    pub(crate) fn identity(&self) -> (i32, u64) {
+        (self.pid, self.started)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(pid: i32, parent: i32, group: i32, session: i32) -> Self {
+        Self { pid, state: b'S', parent, group, session, threads: 1, started: 1 }
+    }
+
+    /// It has ended and waits for its parent to hear of it. One whose first thread has ended looks so too.
+    fn is_over(&self) -> bool {
+        matches!(self.state, b'Z' | b'X') && self.threads <= 1
+    }
 }
 
 /// Every process there is. Processes that end meanwhile are left out.
@@ -16,18 +39,54 @@ pub(crate) fn all() -> Vec<Stat> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter_map(|pid| parse_stat(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
+        .filter_map(stat)
         .collect()
+}
+
+/// The process of that number.
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
+    parse_stat(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// The name in the second field may contain spaces and parentheses: the last `)` ends it.
 fn parse_stat(pid: i32, stat: &str) -> Option<Stat> {
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(1);
-    let parent = fields.next()?.parse().ok()?;
-    let group = fields.next()?.parse().ok()?;
-    let session = fields.next()?.parse().ok()?;
-    Some(Stat { pid, parent, group, session })
+    // From the third field on, as proc(5) counts them.
+    let fields: Vec<&str> = rest.split_ascii_whitespace().take(20).collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok();
+    let id = |field| i32::try_from(number(field)?).ok();
+    Some(Stat {
+        pid,
+        state: *fields.first()?.as_bytes().first()?,
+        parent: id(4)?,
+        group: id(5)?,
+        session: id(6)?,
+        threads: number(20)?,
+        started: u64::try_from(number(22)?).ok()?,
+    })
+}
+
+/// The children of a process of one thread. `None`: the kernel does not say.
+pub(crate) fn children(pid: i32) -> Option<Vec<i32>> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    Some(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+}
+
+/// Those of `all` that `root` started, directly or not, and that have not ended.
+pub(crate) fn below(all: Vec<Stat>, root: i32) -> Vec<Stat> {
+    let mut children: HashMap<i32, Vec<Stat>> = HashMap::new();
+    for stat in all {
+        children.entry(stat.parent).or_default().push(stat);
+    }
+    let mut found = children.remove(&root).unwrap_or_default();
+    let mut at = 0;
+    while at < found.len() {
+        let more = children.remove(&found[at].pid);
+        found.extend(more.into_iter().flatten());
+        at += 1;
+    }
+    found.retain(|stat| !stat.is_over());
+    found
 }
 
 /// Whether the process sleeps until something happens.
@@ -60,16 +119,8 @@ pub(crate) fn ignores_hangup(pid: i32) -> bool {
 
 /// All processes started by this one, directly or not.
 pub(crate) fn descendants() -> Vec<i32> {
-    let all = all();
-    let mut found = vec![i32::try_from(std::process::id()).unwrap_or(i32::MAX)];
-    let mut at = 0;
-    while at < found.len() {
-        let parent = found[at];
-        found.extend(all.iter().filter(|stat| stat.parent == parent).map(|stat| stat.pid));
-        at += 1;
-    }
-    found.remove(0);
-    found
+    let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+    below(all(), own).into_iter().map(|stat| stat.pid).collect()
 }
 
 #[cfg(test)]
@@ -78,8 +129,29 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_is_skipped() {
-        let stat = parse_stat(7, "7 (a) b (c)) S 1 5 4 34816 7 4194304").unwrap();
-        assert_eq!(stat, Stat { pid: 7, parent: 1, group: 5, session: 4 });
+        let text = "7 (a) b (c)) S 1 5 4 34816 7 4194304 1 2 3 4 5 6 7 8 20 0 3 0 99 1000";
+        let stat = parse_stat(7, text).unwrap();
+        let expect = Stat { pid: 7, state: b'S', parent: 1, group: 5, session: 4, threads: 3, started: 99 };
+        assert_eq!(stat, expect);
         assert_eq!(parse_stat(7, "7 (a) S 1"), None);
+    }
+
+    fn process(pid: i32, parent: i32, state: u8, threads: i64) -> Stat {
+        Stat { pid, state, parent, group: pid, session: pid, threads, started: 1 }
+    }
+
+    #[test]
+    fn what_is_below_is_found_at_any_depth_and_the_dead_are_left_out() {
+        let all = vec![
+            process(30, 20, b'S', 1),
+            process(10, 1, b'S', 1),
+            process(20, 10, b'S', 1),
+            process(21, 10, b'Z', 1),
+            process(22, 10, b'Z', 2),
+            process(40, 1, b'S', 1),
+        ];
+        let mut pids: Vec<i32> = below(all, 10).iter().map(|stat| stat.pid).collect();
+        pids.sort_unstable();
+        assert_eq!(pids, [20, 22, 30], "the first thread of 22 has ended, another has not");
     }
 }

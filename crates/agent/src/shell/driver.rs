@@ -9,9 +9,10 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::session::Session;
-use super::state::{Ending, Execution, Status};
+use super::state::{Ending, EndingSteps, Execution, Status};
 use super::terminal::Terminal;
-use crate::process::{Exit, ended, tree};
+use super::{ending, leftover};
+use crate::process::{Exit, ended};
 
 /// The kernel hands out at most this much of a terminal at once.
 const READ: usize = 4096;
@@ -54,18 +55,27 @@ pub(super) async fn drive(session: Arc<Session>, terminal: Arc<Terminal>) {
                 }
                 drop(guard);
                 for line in take_lines(&mut pending) {
-                    handle_status(&session, &terminal, &line, &mut buffer);
+                    handle_status(&session, &terminal, &line, &mut buffer).await;
                 }
             }
-            () = sleep_until(deadline), if deadline.is_some() => on_deadline(&session, &terminal),
+            () = sleep_until(deadline), if deadline.is_some() => {
+                if let Some(step) = on_deadline(&session, &terminal) {
+                    press(&session, &terminal, step).await;
+                }
+            }
             () = session.poked() => {}
             exit = ended(&mut exited) => {
-                on_exit(&session, &terminal, exit, &mut buffer);
-                return;
+                on_exit(&session, &terminal, exit, &mut buffer).await;
+                break;
             }
         }
     }
-    on_exit(&session, &terminal, None, &mut buffer);
+    if session.is_current(&terminal) {
+        on_exit(&session, &terminal, None, &mut buffer).await;
+    }
+    // The session may go, what it has left running need not.
+    drop((session, buffer));
+    leftover::keep(terminal).await;
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
@@ -125,12 +135,13 @@ fn take_lines(pending: &mut Vec<u8>) -> Vec<String> {
     String::from_utf8_lossy(&complete).lines().map(str::to_owned).collect()
 }
 
-fn handle_status(session: &Arc<Session>, terminal: &Arc<Terminal>, line: &str, buffer: &mut [u8]) {
+async fn handle_status(session: &Arc<Session>, terminal: &Arc<Terminal>, line: &str, buffer: &mut [u8]) {
     if line == "L" {
         terminal.nudge();
         return;
     }
     let Some((number, code)) = parse_end(line) else { return };
+    complete_ending(session, terminal).await;
     drain(session, terminal, buffer);
     session.note_directory(terminal);
     if let Some(last) = session.last() {
@@ -148,7 +159,10 @@ fn parse_end(line: &str) -> Option<(u64, i32)> {
     Some((number.parse().ok()?, code.parse().ok()?))
 }
 
-fn on_exit(session: &Arc<Session>, terminal: &Arc<Terminal>, exit: Option<Exit>, buffer: &mut [u8]) {
+async fn on_exit(session: &Arc<Session>, terminal: &Arc<Terminal>, exit: Option<Exit>, buffer: &mut [u8]) {
+    if session.is_current(terminal) {
+        complete_ending(session, terminal).await;
+    }
     drain(session, terminal, buffer);
     if session.is_current(terminal) {
         if let Some(last) = session.last() {
@@ -183,22 +197,26 @@ fn silent_at(execution: &Execution) -> Option<Instant> {
     execution.last_output.checked_add(execution.no_change)
 }
 
-fn on_deadline(session: &Arc<Session>, terminal: &Arc<Terminal>) {
+/// Does what is due, and returns the step that is due in ending the command.
+fn on_deadline(session: &Arc<Session>, terminal: &Arc<Terminal>) -> Option<EndingSteps> {
     let now = Instant::now();
-    let Some(last) = session.last() else { return };
+    let last = session.last()?;
     let mut last = last.lock();
     if !last.is_live() {
-        return;
+        return None;
     }
-    if let Some(mut ending) = last.ending {
-        if now >= ending.next {
-            let patience_over = now.duration_since(ending.since) >= PATIENCE;
-            press(session, terminal, ending.taken, patience_over);
-            ending.taken += 1;
-            ending.next = now + STEP;
-            last.ending = Some(ending);
+    if let Some(ending) = &mut last.ending {
+        if now < ending.next {
+            return None;
         }
-        return;
+        if ending.taken == 0 {
+            let front = terminal.foreground().filter(|front| *front != terminal.pid);
+            ending.front = front.map(|front| front.as_raw_nonzero().get());
+        }
+        let step = *ending;
+        ending.taken += 1;
+        ending.next = now + STEP;
+        return Some(step);
     }
     if now >= last.watch.next && last.watch.seen(terminal.is_adrift(), now) {
         terminal.recall();
@@ -211,29 +229,44 @@ fn on_deadline(session: &Arc<Session>, terminal: &Arc<Terminal>) {
         drop(last);
         session.announce();
     }
+    None
 }
 
-/// One attempt to end what runs in front: first as Ctrl-C would, so that bash gives up the rest of
-/// its command line and lives on; then by force; at last bash itself.
-fn press(session: &Session, terminal: &Terminal, attempt: u32, patience_over: bool) {
+/// One attempt to end the command: first as Ctrl-C would, so that bash gives up the rest of its command line and lives
+/// on; then by killing all it has started; at last bash itself.
+async fn press(session: &Session, terminal: &Arc<Terminal>, step: EndingSteps) {
     let shell = terminal.pid;
-    let front = terminal.foreground().unwrap_or(shell);
-    if patience_over {
-        let _ = rustix::process::kill_process_group(front, Signal::KILL);
-        session.reaper().signal(shell, Signal::KILL);
-    } else if attempt == 0 {
+    if step.taken == 0 {
+        let front = terminal.foreground().unwrap_or(shell);
         let _ = rustix::process::kill_process_group(front, Signal::INT);
         let _ = rustix::process::kill_process_group(front, Signal::CONT);
-    } else if front != shell {
-        let _ = rustix::process::kill_process_group(front, Signal::KILL);
-    } else if attempt == 1 {
-        terminal.recall();
-    } else {
-        // Command substitutions run in the group of bash.
-        let group = shell.as_raw_nonzero().get();
-        tree::signal_where(Signal::KILL, |stat| stat.group == group && stat.pid != group);
-        session.reaper().signal(shell, Signal::INT);
+        return;
     }
+    complete_ending(session, terminal).await;
+    if step.since.elapsed() >= PATIENCE {
+        session.reaper().signal(shell, Signal::KILL);
+    } else if terminal.foreground().is_none_or(|front| front == shell) {
+        if step.taken == 1 {
+            terminal.recall();
+        } else {
+            session.reaper().signal(shell, Signal::INT);
+        }
+    }
+}
+
+/// Ends all that the command has started, if it is being ended.
+async fn complete_ending(session: &Session, terminal: &Arc<Terminal>) {
+    let Some((front, spared)) = session.last().and_then(|last| {
+        let last = last.lock();
+        let ending = last.ending.filter(|_| last.is_live())?;
+        Some((ending.front, Arc::clone(&last.spared)))
+    }) else {
+        return;
+    };
+    let (reaper, terminal) = (session.reaper().clone(), Arc::clone(terminal));
+    let end = move || ending::end_command(&terminal, &reaper, &spared, front);
+    // A pool that is overrun has this left undone; the next step, or the end of the session, comes back to it.
+    let _ = session.pool().run(end).await;
 }
 
 #[cfg(test)]

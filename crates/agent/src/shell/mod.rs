@@ -1,7 +1,9 @@
 //! `/v1/shell`: sessions of bash on real terminals.
 
 mod driver;
+mod ending;
 mod follow;
+mod leftover;
 pub(crate) mod page;
 pub(crate) mod registry;
 pub(crate) mod routes;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::session::Session;
 use super::surroundings::Surroundings;
+use crate::departed::{Departed, Reason};
 use crate::http::ApiError;
 
 /// Sessions unless `MAX_SHELL_SESSIONS` says otherwise.
@@ -19,11 +20,10 @@ pub(crate) const MAX_SESSIONS: usize = 128;
 const IDLE_AUTOMATIC: usize = 16;
 /// An idle session without a name of its own is ended after this long.
 pub(crate) const AUTOMATIC_IDLE: Duration = Duration::from_secs(600);
-/// Used within this time a session counts as active in the statistics.
-pub(crate) const ACTIVE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Shells {
     sessions: Mutex<HashMap<String, Arc<Session>>>,
+    departed: Departed,
     pub(crate) max: usize,
     surroundings: Arc<Surroundings>,
 }
@@ -37,12 +37,12 @@ pub(crate) struct NewSession {
 
 impl Shells {
     pub(crate) fn new(max: usize, surroundings: Arc<Surroundings>) -> Self {
-        Self { sessions: Mutex::new(HashMap::new()), max, surroundings }
+        Self { sessions: Mutex::default(), departed: Departed::default(), max, surroundings }
     }
 
     pub(crate) fn get(&self, id: &str) -> Result<Arc<Session>, ApiError> {
         let found = self.sessions.lock().get(id).cloned();
-        found.ok_or_else(|| ApiError::not_found(format!("Session not found: {}", shown(id))))
+        found.ok_or_else(|| self.departed.not_found(id))
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
@@ -97,7 +97,8 @@ impl Shells {
 
     async fn start(&self, session: &Arc<Session>, evicted: Option<Arc<Session>>) -> Result<(), ApiError> {
         if let Some(old) = evicted {
-            tokio::spawn(async move { old.close().await });
+            self.departed.remember(&old.id, old.last_used(), Reason::Room);
+            tokio::spawn(async move { old.retire().await });
         }
         if let Err(error) = session.ensure_terminal().await {
             self.sessions.lock().remove(&session.id);
@@ -150,7 +151,8 @@ impl Shells {
         let old: Vec<_> = self.all().into_iter().filter(|session| stale(session)).collect();
         for session in old {
             self.sessions.lock().remove(&session.id);
-            session.close().await;
+            self.departed.remember(&session.id, session.last_used(), Reason::Unused);
+            session.retire().await;
         }
     }
 }

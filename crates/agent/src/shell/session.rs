@@ -10,14 +10,16 @@ use rustix::process::Signal;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::driver;
+use super::ending::Spared;
 use super::state::{
     ConsoleRecord, Ending, EndingSteps, Execution, History, Order, SharedExecution, Status, Watch,
 };
 use super::surroundings::Surroundings;
 use super::terminal::{self, BashSpec, Terminal};
+use super::{driver, leftover};
 use crate::http::ApiError;
-use crate::process::{Reaper, tree};
+use crate::pool::Pool;
+use crate::process::{Family, Reaper};
 
 /// Commands that may wait for their turn in one session.
 const QUEUE: usize = 16;
@@ -46,6 +48,8 @@ pub(crate) struct Session {
 
 struct Core {
     terminal: Option<Arc<Terminal>>,
+    /// Of this bash and those before it, as long as something of them runs.
+    families: Vec<Family>,
     directory: PathBuf,
     no_change: Option<Duration>,
     history: History,
@@ -77,6 +81,7 @@ impl Session {
             surroundings: Arc::clone(surroundings),
             core: Mutex::new(Core {
                 terminal: None,
+                families: Vec::new(),
                 directory,
                 no_change,
                 history: History::default(),
@@ -170,13 +175,16 @@ impl Session {
             None => order.command.clone(),
         };
         let (mut terminal, mut fresh) = self.ensure_terminal().await?;
+        let spared = self.there_before(&terminal).await;
         let (execution, number) = {
             let mut core = self.core.lock();
             core.last_number += 1;
             core.last_used = SystemTime::now();
             let number = core.last_number;
             let budget = &self.surroundings.budget;
-            let execution = Arc::new(Mutex::new(Execution::new(number, order, turn, budget)));
+            let mut execution = Execution::new(number, order, turn, budget);
+            execution.spared = Arc::new(Mutex::new(spared));
+            let execution = Arc::new(Mutex::new(execution));
             core.history.push(Arc::clone(&execution));
             (execution, number)
         };
@@ -201,6 +209,18 @@ impl Session {
         Ok((execution, fresh && number > 1))
     }
 
+    /// What earlier commands have left running, which lives on when the next is ended. Usually nothing, and that costs
+    /// two short system files to see.
+    async fn there_before(&self, terminal: &Terminal) -> Spared {
+        if terminal.is_alone() {
+            return Spared::default();
+        }
+        let shell = terminal.pid.as_raw_nonzero().get();
+        let family = terminal.family.clone();
+        let looked = self.surroundings.pool.run(move || Spared::all(&family.members(), shell)).await;
+        looked.unwrap_or_default()
+    }
+
     /// The running bash, started now when there is none. `true`: it was started now.
     pub(crate) async fn ensure_terminal(self: &Arc<Self>) -> Result<(Arc<Terminal>, bool), ApiError> {
         if self.closed.load(Ordering::Acquire) {
@@ -222,7 +242,12 @@ impl Session {
         });
         let cannot = |error: std::io::Error| self.surroundings.cannot_start_bash(&error);
         let terminal = Arc::new(Terminal::adopt(started.await?.map_err(cannot)?).map_err(cannot)?);
-        self.core.lock().terminal = Some(Arc::clone(&terminal));
+        {
+            let mut core = self.core.lock();
+            core.families.retain(|family| !family.is_gone());
+            core.families.push(terminal.family.clone());
+            core.terminal = Some(Arc::clone(&terminal));
+        }
         tokio::spawn(driver::drive(Arc::clone(self), Arc::clone(&terminal)));
         Ok((terminal, true))
     }
@@ -271,7 +296,7 @@ impl Session {
                 return false;
             }
             let now = Instant::now();
-            let steps = EndingSteps { reason, since: now, next: now, taken: 0 };
+            let steps = EndingSteps { reason, since: now, next: now, taken: 0, front: None };
             execution.ending.get_or_insert(steps);
         }
         self.poke.notify_one();
@@ -348,36 +373,83 @@ impl Session {
         }
     }
 
+    pub(super) fn pool(&self) -> &Pool {
+        &self.surroundings.pool
+    }
+
     pub(super) fn reaper(&self) -> &Reaper {
         &self.surroundings.reaper
     }
 
-    /// Ends the session as closing a terminal window would: everything in it is told to hang up and,
-    /// a moment later, ended, except what asked not to be told (`nohup`).
+    /// Ends the session and everything in it: it is told to hang up, as by the closing of a terminal window, and killed
+    /// a moment later. Whoever closes a session means all of it, also what asked not to be told (`nohup`) or left for a
+    /// session of its own.
     pub(crate) async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.turn.close();
+        self.shut();
         self.end_current(Ending::Killed);
-        let Some(terminal) = self.terminal() else { return };
-        let leader = terminal.pid;
-        let pool = &self.surroundings.pool;
+        let families = self.core.lock().families.clone();
+        let all = families.clone();
         let hang_up = move || {
-            tree::signal_session(leader, Signal::HUP);
-            tree::signal_session(leader, Signal::CONT)
+            let told = all.iter().map(|family| family.signal(Signal::HUP)).sum::<usize>();
+            for family in &all {
+                family.signal(Signal::CONT);
+            }
+            told
         };
-        if pool.run(hang_up).await.is_ok_and(|left| left == 0) {
+        let told = self.surroundings.pool.run(hang_up).await;
+        if told.is_ok_and(|told| told == 0) {
             return;
         }
-        let mut exited = terminal.exited.clone();
-        let _ = tokio::time::timeout(CLOSE_GRACE, exited.wait_for(Option::is_some)).await;
-        let _ = pool
-            .run(move || {
-                let session = leader.as_raw_nonzero().get();
-                tree::signal_where(Signal::KILL, |stat| {
-                    stat.session == session && (stat.pid == session || !tree::ignores_hangup(stat.pid))
-                })
-            })
-            .await;
+        let all_gone = async {
+            for family in &families {
+                family.wait_until_gone().await;
+            }
+        };
+        if tokio::time::timeout(CLOSE_GRACE, all_gone).await.is_err() {
+            let end = move || families.iter().map(Family::end).sum::<usize>();
+            let _ = self.surroundings.pool.run(end).await;
+        }
+    }
+
+    /// Ends the session because it was not used, or another needs its place. What its commands have left running goes on
+    /// in no session.
+    pub(crate) async fn retire(&self) {
+        self.shut();
+        let (families, terminal) = {
+            let core = self.core.lock();
+            (core.families.clone(), core.terminal.clone())
+        };
+        let shell = terminal.as_ref().map(|terminal| terminal.pid.as_raw_nonzero().get());
+        let look = move || families.iter().flat_map(Family::members).any(|member| Some(member.pid) != shell);
+        match (self.surroundings.pool.run(look).await, terminal) {
+            (Ok(false), _) => self.close().await,
+            (_, Some(terminal)) => {
+                let (pool, reaper) = (self.surroundings.pool.clone(), self.surroundings.reaper.clone());
+                tokio::spawn(leftover::end_bash_after(terminal, pool, reaper));
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// Something runs in it: a command, or what one has left running. Reads `/proc`: call it on the pool.
+    pub(crate) fn is_active(&self) -> bool {
+        if self.is_busy() {
+            return true;
+        }
+        let (families, terminal) = {
+            let core = self.core.lock();
+            (core.families.clone(), core.terminal.clone())
+        };
+        let keeper = terminal.as_ref().map(|terminal| terminal.family.keeper());
+        let others = families.iter().filter(|family| Some(family.keeper()) != keeper);
+        terminal.is_some_and(|terminal| !terminal.is_alone())
+            || others.into_iter().any(|other| !other.is_gone())
+    }
+
+    /// No command begins or waits from now on.
+    fn shut(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.turn.close();
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -11,7 +10,7 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::registry::{ACTIVE, AUTOMATIC_IDLE, NewSession};
+use super::registry::{AUTOMATIC_IDLE, NewSession};
 use super::routes::{Answer, usable_directory};
 use super::session::Session;
 use super::state::Status;
@@ -123,7 +122,7 @@ fn info(session: &Arc<Session>) -> SessionInfo {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Stats {
     total_sessions: usize,
-    /// Busy, or used within five minutes.
+    /// A command runs in them, or what one has left running.
     active_sessions: usize,
     idle_sessions: usize,
     max_sessions: usize,
@@ -134,20 +133,18 @@ pub(crate) struct Stats {
 }
 
 async fn stats(State(app): State<App>) -> Answer {
-    let now = SystemTime::now();
     let all = app.shells().all();
-    let recently = |session: &&Arc<Session>| {
-        session.is_busy() || now.duration_since(session.last_used()).unwrap_or_default() < ACTIVE
-    };
-    let active = all.iter().filter(recently).count();
+    let total = all.len();
+    let count = move || all.iter().filter(|session| session.is_active()).count();
+    let active = app.pool().run(count).await?;
     let max = app.shells().max;
     let stats = Stats {
-        total_sessions: all.len(),
+        total_sessions: total,
         active_sessions: active,
-        idle_sessions: all.len() - active,
+        idle_sessions: total - active,
         max_sessions: max,
         session_timeout: AUTOMATIC_IDLE.as_secs(),
-        usage_ratio: ratio(all.len(), max),
+        usage_ratio: ratio(total, max),
     };
     Ok(ok("Session statistics", stats))
 }

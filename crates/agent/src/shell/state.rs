@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::ending::Spared;
 use crate::clean::Cleaner;
 use crate::output::{Budget, Output};
 use crate::text::cut_middle;
@@ -45,6 +46,8 @@ pub(crate) struct EndingSteps {
     pub(crate) since: Instant,
     pub(crate) next: Instant,
     pub(crate) taken: u32,
+    /// The process group that was in front when it began, if it was not bash's.
+    pub(crate) front: Option<i32>,
 }
 
 /// When it is looked whether bash still runs the command, or was thrown to a prompt that leads nowhere.
@@ -98,6 +101,8 @@ pub(crate) struct Execution {
     pub(crate) hard_deadline: Option<Instant>,
     pub(crate) ending: Option<EndingSteps>,
     pub(crate) watch: Watch,
+    /// What lives on when the command is ended.
+    pub(crate) spared: Arc<Mutex<Spared>>,
     /// Held while the command runs: the next one in the queue gets it.
     turn: Option<OwnedSemaphorePermit>,
 }
@@ -126,6 +131,7 @@ impl Execution {
             hard_deadline: order.hard.and_then(|hard| now.checked_add(hard)),
             ending: None,
             watch: Watch::begin(now),
+            spared: Arc::default(),
             turn: Some(turn),
         }
     }

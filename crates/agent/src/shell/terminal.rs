@@ -25,6 +25,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{MemfdFlags, OFlags, SeekFrom};
 use rustix::pipe::PipeFlags;
@@ -36,7 +37,7 @@ use rustix::termios::{
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use crate::process::{Exit, Launch, Reaper, Started, tree};
+use crate::process::{Exit, Family, Launch, Reaper, Started, tree};
 
 const BOOT: &str = include_str!("boot.sh");
 const COMMAND_FD: i32 = 100;
@@ -56,6 +57,10 @@ pub(crate) struct Terminal {
     go: OwnedFd,
     pub(crate) pid: Pid,
     pub(crate) exited: watch::Receiver<Option<Exit>>,
+    /// bash, and all that it has started.
+    pub(crate) family: Family,
+    /// A command was handed to it.
+    used: AtomicBool,
 }
 
 /// How to start a bash.
@@ -164,11 +169,14 @@ impl Terminal {
             go: raw.go,
             pid: raw.started.pid,
             exited: raw.started.exited,
+            family: raw.started.family,
+            used: AtomicBool::new(false),
         })
     }
 
     /// Hands `text` to bash under `number`. Input that earlier commands left unread is dropped.
     pub(crate) fn run(&self, number: u64, text: &str) -> io::Result<()> {
+        self.used.store(true, Ordering::Relaxed);
         // A command may have left the terminal raw or with echo.
         quieten(&self.slave)?;
         rustix::termios::tcflush(&self.slave, QueueSelector::IFlush)?;
@@ -222,6 +230,19 @@ impl Terminal {
         let holds = std::fs::read_link(format!("/proc/{pid}/fd/{STATUS_FD}"))
             .is_ok_and(|target| target.as_os_str() == format!("pipe:[{}]", pipe.st_ino).as_str());
         taken && holds && self.foreground() == Some(self.pid) && tree::is_asleep(self.pid)
+    }
+
+    /// No command has started anything that still runs. Two short files of the kernel; a kernel without them is asked otherwise.
+    pub(crate) fn is_alone(&self) -> bool {
+        // What bash starts while it begins is none.
+        if !self.used.load(Ordering::Relaxed) {
+            return true;
+        }
+        let shell = self.pid.as_raw_nonzero().get();
+        match (tree::children(self.family.keeper()), tree::children(shell)) {
+            (Some(kept), Some(started)) => kept == [shell] && started.is_empty(),
+            _ => self.family.members().iter().all(|member| member.pid == shell),
+        }
     }
 
     /// Where bash is, with symbolic links resolved.
