@@ -28,6 +28,7 @@ fn main() {
     start::measure(&program, &mut rows);
     let agent = Agent::start_with(Command::new(&program), &[]);
     calls::measure(&agent, &mut rows);
+    calls::measure_writes(&agent, &mut rows);
     transfer::measure(&agent, &mut rows);
     search::measure(&agent, &mut rows);
     // Last: what 64 sessions have printed stays with them.

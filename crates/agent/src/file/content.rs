@@ -1,16 +1,19 @@
-//! Reading, writing, replacing and searching the content of one file.
+//! Reading, writing and searching the content of one file.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use base64::Engine;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::append;
+use super::document::{self, Document, Form};
 use super::failure::{Failure, Kind};
-use super::limits::{EDIT_BYTES, READ_BYTES, SEARCH_MATCHES};
+use super::limits::{READ_BYTES, SEARCH_MATCHES};
 use super::paths::Target;
+use super::store::{self, Note};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReadResult {
@@ -18,22 +21,55 @@ pub(crate) struct ReadResult {
     file: String,
     /// Lines returned.
     line_count: u64,
+    /// `utf-8`, or what a byte-order mark says of the file: `utf-8-bom`, `utf-16le` or `utf-16be`.
+    #[schema(value_type = String)]
+    encoding: &'static str,
+}
+
+impl ReadResult {
+    /// What a caller should know who means to write the content back.
+    pub(crate) fn hint(&self) -> Option<String> {
+        (self.encoding != Form::Utf8.name()).then(|| {
+            format!(
+                "the file is {}, and content leaves out its byte-order mark: change it with replace or str_replace_editor, which keep encoding and mark; write would not",
+                self.encoding
+            )
+        })
+    }
 }
 
 /// Reads lines `start` (counted from 0) up to but not including `end`, line ends included.
 pub(crate) fn read(target: &Target, start: Option<u64>, end: Option<u64>) -> Result<ReadResult, Failure> {
-    let file = target.open()?;
-    let bytes = match (start.unwrap_or(0), end) {
-        (0, None) => read_whole(target, file, READ_BYTES)?,
-        (start, end) => read_lines(target, file, start, end.unwrap_or(u64::MAX))?,
+    let mut file = target.open()?;
+    let mut beginning = [0; 3];
+    let length = file.read_at(&mut beginning, 0).map_err(|error| target.failed(&error))?;
+    let form = Form::of(&beginning[..length]);
+    let lines = (start.unwrap_or(0), end);
+    let content = match (form, lines) {
+        (Form::Utf8, (start, Some(end))) => text_of_lines(target, file, start, end)?,
+        (Form::Utf8, (start @ 1.., None)) => text_of_lines(target, file, start, u64::MAX)?,
+        (Form::Utf8WithMark, (start, end)) if lines != (0, None) => {
+            file.seek(SeekFrom::Start(length as u64)).map_err(|error| target.failed(&error))?;
+            text_of_lines(target, file, start, end.unwrap_or(u64::MAX))?
+        }
+        (_, (start, end)) => {
+            let text = Document::decode(target, read_whole(target, file, READ_BYTES)?)?.text;
+            if lines == (0, None) { text } else { cut_lines(&text, start, end.unwrap_or(u64::MAX)) }
+        }
     };
-    let content = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        target.refused(Kind::Decode, format!("it is not UTF-8 text (byte {at} of what was read)"))
-    })?;
     let newlines = memchr::memchr_iter(b'\n', content.as_bytes()).count() as u64;
     let line_count = newlines + u64::from(!content.is_empty() && !content.ends_with('\n'));
-    Ok(ReadResult { content, file: target.text.clone(), line_count })
+    Ok(ReadResult { content, file: target.text.clone(), line_count, encoding: form.name() })
+}
+
+fn text_of_lines(target: &Target, file: File, start: u64, end: u64) -> Result<String, Failure> {
+    document::utf8(target, read_lines(target, file, start, end)?, 0)
+}
+
+fn cut_lines(text: &str, start: u64, end: u64) -> String {
+    let (start, end) =
+        (usize::try_from(start).unwrap_or(usize::MAX), usize::try_from(end).unwrap_or(usize::MAX));
+    text.split_inclusive('\n').take(end).skip(start).collect()
 }
 
 /// The whole file, if it has at most `limit` bytes.
@@ -105,18 +141,14 @@ pub(crate) struct WriteResult {
     bytes_written: usize,
 }
 
-pub(crate) fn write(target: &Target, writing: Writing) -> Result<WriteResult, Failure> {
+pub(crate) fn write(target: &Target, writing: Writing) -> Result<(WriteResult, Option<Note>), Failure> {
     let Writing { content, encoding, append, leading_newline, trailing_newline } = writing;
-    let mut bytes = decode(target, content, encoding)?;
-    if leading_newline {
-        bytes.insert(0, b'\n');
-    }
-    if trailing_newline {
-        bytes.push(b'\n');
-    }
-    let mut file = open_for_writing(target, append)?;
-    file.write_all(&bytes).map_err(|error| target.failed(&error))?;
-    Ok(WriteResult { file: target.text.clone(), bytes_written: bytes.len() })
+    let bytes = decode(target, content, encoding)?;
+    let newline = |wanted: bool| if wanted { b"\n".as_slice() } else { b"" };
+    let parts = [newline(leading_newline), &bytes, newline(trailing_newline)];
+    let note = if append { append::append(target, &parts)? } else { store::store(target, &parts)? };
+    let bytes_written = parts.iter().map(|part| part.len()).sum();
+    Ok((WriteResult { file: target.text.clone(), bytes_written }, note))
 }
 
 fn decode(target: &Target, content: String, encoding: Encoding) -> Result<Vec<u8>, Failure> {
@@ -146,54 +178,6 @@ fn decode_base64(content: &str) -> Result<Vec<u8>, base64::DecodeError> {
     engine.decode(content)
 }
 
-/// Opens a regular file to write, made with its parent directories when missing. It is emptied unless `append`.
-pub(crate) fn open_for_writing(target: &Target, append: bool) -> Result<File, Failure> {
-    let mut options = OpenOptions::new();
-    options.create(true).append(append).write(true);
-    options.custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY);
-    let file = match options.open(&target.path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if let Some(parent) = target.path.parent() {
-                std::fs::create_dir_all(parent).map_err(|error| target.failed(&error))?;
-            }
-            options.open(&target.path)
-        }
-        other => other,
-    };
-    let file = file.map_err(|error| target.failed(&error))?;
-    // Only a regular file is emptied: what a pipe or device does with it is its own.
-    target.require_regular(&file)?;
-    if !append {
-        file.set_len(0).map_err(|error| target.failed(&error))?;
-    }
-    Ok(file)
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ReplaceResult {
-    file: String,
-    pub(crate) replaced_count: usize,
-}
-
-pub(crate) fn replace(target: &Target, old: &str, new: &str) -> Result<ReplaceResult, Failure> {
-    let bytes = read_whole(target, target.open()?, EDIT_BYTES)?;
-    let finder = memchr::memmem::Finder::new(old);
-    let mut changed = Vec::with_capacity(bytes.len());
-    let (mut from, mut count) = (0, 0);
-    for at in finder.find_iter(&bytes) {
-        changed.extend_from_slice(&bytes[from..at]);
-        changed.extend_from_slice(new.as_bytes());
-        from = at + old.len();
-        count += 1;
-    }
-    if count > 0 {
-        changed.extend_from_slice(&bytes[from..]);
-        let mut file = open_for_writing(target, false)?;
-        file.write_all(&changed).map_err(|error| target.failed(&error))?;
-    }
-    Ok(ReplaceResult { file: target.text.clone(), replaced_count: count })
-}
-
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SearchResult {
     file: String,
@@ -207,6 +191,9 @@ pub(crate) struct SearchResult {
 pub(crate) fn search(target: &Target, regex: &str) -> Result<SearchResult, Failure> {
     use grep_searcher::sinks::Lossy;
     let matcher = grep_regex::RegexMatcherBuilder::new()
+        .multi_line(true)
+        // Before the next, because it sets another: lines end with LF, and `$` is before a CR there too.
+        .crlf(true)
         .line_terminator(Some(b'\n'))
         .size_limit(16 * 1024 * 1024)
         .build(regex)

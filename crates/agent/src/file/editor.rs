@@ -1,19 +1,21 @@
 //! `str_replace_editor`: view, create, replace, insert and undo, as agents trained on it expect.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::Write;
 use std::path::PathBuf;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::content::{open_for_writing, read_whole};
+use super::content::read_whole;
+use super::document::{Document, Occurrences, Replacement};
 use super::failure::{Failure, Kind};
 use super::find::SortBy;
 use super::limits::EDIT_BYTES;
 use super::list::{self, ListQuery};
 use super::paths::Target;
+use super::replace::replaced;
+use super::store::{self, Note};
 
 /// Earlier contents kept for one file.
 const UNDO_STEPS: usize = 10;
@@ -79,15 +81,15 @@ pub(crate) struct Undo {
 
 #[derive(Default)]
 struct Steps {
-    files: HashMap<PathBuf, VecDeque<Option<String>>>,
+    files: HashMap<PathBuf, VecDeque<Option<Vec<u8>>>>,
     order: VecDeque<PathBuf>,
     bytes: usize,
 }
 
 impl Undo {
-    fn remember(&self, target: &Target, content: Option<String>) {
+    fn remember(&self, target: &Target, content: Option<Vec<u8>>) {
         let mut steps = self.steps.lock();
-        steps.bytes += content.as_ref().map_or(0, String::len);
+        steps.bytes += content.as_ref().map_or(0, Vec::len);
         let history = steps.files.entry(target.path.clone()).or_default();
         history.push_back(content);
         let surplus = if history.len() > UNDO_STEPS { history.pop_front().flatten() } else { None };
@@ -101,17 +103,22 @@ impl Undo {
     }
 
     /// `None`: nothing to undo. `Some(None)`: the file did not exist.
-    fn take(&self, target: &Target) -> Option<Option<String>> {
+    fn take(&self, target: &Target) -> Option<Option<Vec<u8>>> {
         let mut steps = self.steps.lock();
         let content = steps.files.get_mut(&target.path)?.pop_back()?;
-        steps.bytes -= content.as_ref().map_or(0, String::len);
+        steps.bytes -= content.as_ref().map_or(0, Vec::len);
         Some(content)
     }
 }
 
-pub(crate) fn edit(target: &Target, request: EditRequest, undo: &Undo) -> Result<EditResult, Failure> {
+/// Does what is asked. The note says what is to be known of how the file was written.
+pub(crate) fn edit(
+    target: &Target,
+    request: EditRequest,
+    undo: &Undo,
+) -> Result<(EditResult, Option<Note>), Failure> {
     match request.command {
-        Command::View => view(target, request.view_range.as_deref()),
+        Command::View => Ok((view(target, request.view_range.as_deref())?, None)),
         Command::Create => create(target, request.file_text, undo),
         Command::StrReplace => replace(target, &request, undo),
         Command::Insert => insert(target, &request, undo),
@@ -123,7 +130,7 @@ fn view(target: &Target, range: Option<&[i64]>) -> Result<EditResult, Failure> {
     if target.path.is_dir() {
         return view_directory(target);
     }
-    let content = text(target)?;
+    let content = text(target)?.text;
     let lines: Vec<&str> = content.lines().collect();
     let (first, last) = match range {
         None | Some([]) => (1, lines.len()),
@@ -169,94 +176,123 @@ fn view_directory(target: &Target) -> Result<EditResult, Failure> {
     Ok(result(target, output, true, None, None))
 }
 
-fn create(target: &Target, content: Option<String>, undo: &Undo) -> Result<EditResult, Failure> {
+type Edited = Result<(EditResult, Option<Note>), Failure>;
+
+fn create(target: &Target, content: Option<String>, undo: &Undo) -> Edited {
     let Some(content) = content else { return Err(missing(target, "file_text", "create")) };
     if target.path.symlink_metadata().is_ok() {
         let reason = "the file already exists; use str_replace or insert, or write it with /v1/file/write";
         return Err(target.refused(Kind::AlreadyExists, reason));
     }
-    store(target, &content)?;
+    let note = store::store(target, &[content.as_bytes()])?;
     undo.remember(target, None);
     let output = format!("File created successfully at: {}", target.text);
-    Ok(result(target, output, false, None, Some(content)))
+    Ok((result(target, output, false, None, Some(content)), note))
 }
 
-fn replace(target: &Target, request: &EditRequest, undo: &Undo) -> Result<EditResult, Failure> {
+/// A change of a document's text: the new text, the line it is in, and how many lines it put there.
+struct Change {
+    text: String,
+    line: usize,
+    added: usize,
+}
+
+fn replace(target: &Target, request: &EditRequest, undo: &Undo) -> Edited {
     let Some(old) = request.old_str.as_deref().filter(|old| !old.is_empty()) else {
         return Err(missing(target, "old_str", "str_replace"));
     };
     let new = request.new_str.as_deref().unwrap_or("");
-    let content = text(target)?;
-    let places: Vec<usize> = content.match_indices(old).map(|(at, _)| at).collect();
-    let changed = match (places.as_slice(), request.replace_mode) {
-        ([], _) => return Err(target.refused(Kind::NoMatch, "old_str did not appear verbatim in the file")),
-        (_, Some(ReplaceMode::All)) => content.replace(old, new),
-        ([.., last], Some(ReplaceMode::Last)) => spliced(&content, *last, old.len(), new),
-        ([first, ..], Some(ReplaceMode::First)) | ([first], None) => {
-            spliced(&content, *first, old.len(), new)
-        }
-        (places, None) => {
-            let lines: Vec<_> = places.iter().take(20).map(|at| line_of(&content, *at)).collect();
-            let reason =
-                format!("old_str appears {} times (lines {lines:?}); it has to be unique", places.len());
-            return Err(target.refused(Kind::NoMatch, reason));
-        }
-    };
-    let near = line_of(&content, places[0]);
-    edited(target, content, changed, near, new.lines().count(), undo)
+    edited(target, undo, |text| {
+        let occurrences = Occurrences::of(old, text);
+        let count = occurrences.ranges().count();
+        let chosen = match (count, request.replace_mode) {
+            (0, _) => {
+                return Err(target.refused(Kind::NoMatch, "old_str did not appear verbatim in the file"));
+            }
+            (_, Some(ReplaceMode::All)) => {
+                let line = occurrences.ranges().next().map_or(1, |range| line_of(text, range.start));
+                let (_, changed) = replaced(text, old, new);
+                return Ok(Change { text: changed, line, added: new.lines().count() });
+            }
+            (_, Some(ReplaceMode::Last)) => occurrences.ranges().last(),
+            (_, Some(ReplaceMode::First)) | (1, None) => occurrences.ranges().next(),
+            (count, None) => {
+                let places = occurrences.ranges().take(20);
+                let lines: Vec<_> = places.map(|range| line_of(text, range.start)).collect();
+                let reason = format!("old_str appears {count} times (lines {lines:?}); it has to be unique");
+                return Err(target.refused(Kind::NoMatch, reason));
+            }
+        };
+        let range = chosen.unwrap_or_default();
+        let line = line_of(text, range.start);
+        let mut replacement = occurrences.replacement(new);
+        let changed = [&text[..range.start], replacement.at(range.start), &text[range.end..]].concat();
+        Ok(Change { text: changed, line, added: new.lines().count() })
+    })
 }
 
-fn insert(target: &Target, request: &EditRequest, undo: &Undo) -> Result<EditResult, Failure> {
+fn insert(target: &Target, request: &EditRequest, undo: &Undo) -> Edited {
     let Some(line) = request.insert_line else { return Err(missing(target, "insert_line", "insert")) };
     let Some(new) = request.new_str.as_deref() else { return Err(missing(target, "new_str", "insert")) };
-    let content = text(target)?;
-    let count = content.lines().count();
-    let Some(line) = usize::try_from(line).ok().filter(|line| *line <= count) else {
-        let reason = format!("insert_line {line} is not from 0 to {count}, the number of lines");
-        return Err(target.refused(Kind::NoMatch, reason));
-    };
-    let mut lines: Vec<&str> = content.split_inclusive('\n').collect();
-    let mut added = new.to_owned();
-    if !added.ends_with('\n') && line < count {
-        added.push('\n');
-    }
-    let unfinished = line == count && line > 0 && !content.ends_with('\n');
-    if unfinished {
-        added.insert(0, '\n');
-    }
-    lines.insert(line, &added);
-    let changed = lines.concat();
-    edited(target, content, changed, line + 1, new.lines().count(), undo)
+    edited(target, undo, |text| {
+        let count = text.lines().count();
+        let Some(line) = usize::try_from(line).ok().filter(|line| *line <= count) else {
+            let reason = format!("insert_line {line} is not from 0 to {count}, the number of lines");
+            return Err(target.refused(Kind::NoMatch, reason));
+        };
+        let mut added = new.to_owned();
+        if !added.ends_with('\n') && line < count {
+            added.push('\n');
+        }
+        if line == count && line > 0 && !text.ends_with('\n') {
+            added.insert(0, '\n');
+        }
+        let at = text.split_inclusive('\n').take(line).map(str::len).sum();
+        let mut replacement = Replacement::adapted(&added, text);
+        let changed = [&text[..at], replacement.at(at), &text[at..]].concat();
+        Ok(Change { text: changed, line: line + 1, added: new.lines().count() })
+    })
 }
 
-fn undo_edit(target: &Target, undo: &Undo) -> Result<EditResult, Failure> {
+fn undo_edit(target: &Target, undo: &Undo) -> Edited {
     let Some(previous) = undo.take(target) else {
         return Err(target.refused(Kind::NoMatch, "there is no edit of it to undo"));
     };
-    let current = text(target).ok();
-    let output = match &previous {
+    let current = text(target).ok().map(|document| document.text);
+    let (output, note) = match &previous {
         Some(content) => {
-            store(target, content)?;
-            format!("Last edit to {} undone successfully.", target.text)
+            let note = store::store(target, &[content]).inspect_err(|_| {
+                // It can be undone once there is room again.
+                undo.remember(target, previous.clone());
+            })?;
+            (format!("Last edit to {} undone successfully.", target.text), note)
         }
         None => {
             std::fs::remove_file(&target.path).map_err(|error| target.failed(&error))?;
-            format!("{} did not exist before; it was removed.", target.text)
+            (format!("{} did not exist before; it was removed.", target.text), None)
         }
     };
-    Ok(result(target, output, true, current, previous))
+    let previous =
+        previous.and_then(|bytes| Document::decode(target, bytes).ok()).map(|document| document.text);
+    Ok((result(target, output, true, current, previous), note))
 }
 
-fn edited(
-    target: &Target,
-    old: String,
-    new: String,
-    line: usize,
-    added: usize,
-    undo: &Undo,
-) -> Result<EditResult, Failure> {
-    store(target, &new)?;
-    let lines: Vec<&str> = new.lines().collect();
+/// Changes the text of a file and keeps its encoding. A change that changes nothing is said to be none.
+fn edited(target: &Target, undo: &Undo, change: impl FnOnce(&str) -> Result<Change, Failure>) -> Edited {
+    let ((old, before, change), note) = store::edit(target, |bytes| {
+        let document = Document::decode(target, bytes)?;
+        let change = change(&document.text)?;
+        let Document { form, text } = document;
+        let encoded = (change.text != text).then(|| form.encode(&change.text));
+        Ok(((text, form, change), encoded))
+    })?;
+    let Change { text, line, added } = change;
+    if text == old {
+        let output = format!("Nothing was changed in {}: the new text is the old one.", target.text);
+        return Ok((result(target, output, true, Some(old), Some(text)), None));
+    }
+    undo.remember(target, Some(before.encode(&old)));
+    let lines: Vec<&str> = text.lines().collect();
     let first = line.saturating_sub(SNIPPET).max(1);
     let last = (line + added + SNIPPET).min(lines.len());
     let snippet = numbered(lines.get(first - 1..last).unwrap_or_default(), first);
@@ -264,22 +300,11 @@ fn edited(
         "The file {} has been edited. Here's the result of running `cat -n` on a snippet of it:\n{snippet}\n",
         target.text
     );
-    undo.remember(target, Some(old.clone()));
-    Ok(result(target, output, true, Some(old), Some(new)))
+    Ok((result(target, output, true, Some(old), Some(text)), note))
 }
 
-fn text(target: &Target) -> Result<String, Failure> {
-    let bytes = read_whole(target, target.open()?, EDIT_BYTES)?;
-    String::from_utf8(bytes).map_err(|_| target.refused(Kind::Decode, "it is not UTF-8 text"))
-}
-
-fn store(target: &Target, content: &str) -> Result<(), Failure> {
-    let mut file = open_for_writing(target, false)?;
-    file.write_all(content.as_bytes()).map_err(|error| target.failed(&error))
-}
-
-fn spliced(content: &str, at: usize, length: usize, new: &str) -> String {
-    [&content[..at], new, &content[at + length..]].concat()
+fn text(target: &Target) -> Result<Document, Failure> {
+    Document::decode(target, read_whole(target, target.open()?, EDIT_BYTES)?)
 }
 
 fn line_of(content: &str, at: usize) -> usize {

@@ -33,6 +33,9 @@ pub(crate) struct Facts {
     /// What Python calls it.
     #[schema(value_type = String)]
     exception_type: &'static str,
+    /// What to do about it.
+    #[serde(skip)]
+    hint: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -76,6 +79,7 @@ impl Failure {
             errno,
             errno_name,
             exception_type,
+            hint: None,
         }))
     }
 
@@ -100,7 +104,20 @@ impl Failure {
             errno: None,
             errno_name: None,
             exception_type,
+            hint: None,
         }))
+    }
+
+    /// Adds to what is said.
+    pub(crate) fn because(mut self, more: &str) -> Self {
+        self.0.message.push_str("; ");
+        self.0.message.push_str(more);
+        self
+    }
+
+    pub(crate) fn with_hint(mut self, hint: String) -> Self {
+        self.0.hint = Some(hint);
+        self
     }
 
     pub(crate) fn message(&self) -> &str {
@@ -149,6 +166,10 @@ fn classify(error: &io::Error) -> (ErrorType, &'static str, bool, Option<&'stati
 
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
-        ApiError::failed_call(failure.0.message.clone(), &failure)
+        let error = ApiError::failed_call(failure.0.message.clone(), &failure);
+        match failure.0.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
     }
 }

@@ -118,9 +118,9 @@ fn matcher(target: &Target, query: &GrepQuery) -> Result<RegexMatcher, Failure> 
     let mut builder = RegexMatcherBuilder::new();
     builder.case_insensitive(query.case_insensitive).multi_line(true).fixed_strings(query.fixed_strings);
     builder.size_limit(32 * 1024 * 1024);
-    if !query.multiline {
-        builder.line_terminator(Some(b'\n'));
-    }
+    // Lines end with LF, and `$` is before a CR there too. The order matters: the first sets the second.
+    builder.crlf(true);
+    builder.line_terminator(if query.multiline { None } else { Some(b'\n') });
     builder.build(&query.pattern).map_err(|error| {
         let hint = if query.pattern.contains("(?") {
             " (look-around and back references are not supported)"

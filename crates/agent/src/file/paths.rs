@@ -1,10 +1,11 @@
 //! Paths as requests give them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::failure::{Failure, Kind};
+use super::owner;
 
 /// A path from a request: absolute, as it was written (symbolic links are not resolved, because
 /// answers must name files the way the caller does), free of NUL.
@@ -40,8 +41,13 @@ impl Target {
         Ok(Self { path, text, operation })
     }
 
+    /// What the kernel refused. Where that is a matter of rights, whose the file is.
     pub(crate) fn failed(&self, error: &std::io::Error) -> Failure {
-        Failure::io(self.operation, &self.path, error)
+        let failure = Failure::io(self.operation, &self.path, error);
+        match owner::explain(&self.path, error) {
+            Some(owner) => failure.because(&owner.fact).with_hint(owner.remedy),
+            None => failure,
+        }
     }
 
     pub(crate) fn refused(&self, kind: Kind, reason: impl AsRef<str>) -> Failure {
@@ -58,11 +64,12 @@ impl Target {
     }
 
     /// Refuses what is not a regular file, by what it is.
-    pub(crate) fn require_regular(&self, file: &File) -> Result<(), Failure> {
+    pub(crate) fn require_regular(&self, file: &File) -> Result<Metadata, Failure> {
         use std::os::unix::fs::FileTypeExt;
-        let kind = file.metadata().map_err(|error| self.failed(&error))?.file_type();
+        let metadata = file.metadata().map_err(|error| self.failed(&error))?;
+        let kind = metadata.file_type();
         let what = if kind.is_file() {
-            return Ok(());
+            return Ok(metadata);
         } else if kind.is_dir() {
             "it is a directory"
         } else if kind.is_fifo() {

@@ -14,10 +14,12 @@ use super::find::{self, GlobQuery, SortBy};
 use super::grep::{self, GrepQuery};
 use super::list::{self, ListQuery};
 use super::paths::Target;
+use super::replace;
+use super::store::Note;
 use super::{download, upload};
 use crate::app::App;
 use crate::defaults::{OffByDefault, OnByDefault};
-use crate::http::{ApiError, JsonBody, ok};
+use crate::http::{ApiError, JsonBody, ok, ok_with_hint};
 
 /// A write may carry a 100 MiB file as base64.
 const WRITE_MIB: usize = 160;
@@ -34,7 +36,7 @@ pub(crate) fn router() -> Router<App> {
     Router::new()
         .route("/v1/file/read", post(read))
         .route("/v1/file/write", post(write))
-        .route("/v1/file/replace", post(replace))
+        .route("/v1/file/replace", post(replace_all))
         .route("/v1/file/search", post(search))
         .route("/v1/file/find", post(find))
         .route("/v1/file/grep", post(grep))
@@ -54,6 +56,37 @@ where
     let home = app.home();
     let job = move || Target::parse(operation, &path, &home).and_then(|target| call(&target));
     Ok(ok(message, app.pool().run(job).await??))
+}
+
+/// A result, and what the caller should know of how it came about.
+struct Told<T> {
+    message: String,
+    data: T,
+    hint: Option<String>,
+}
+
+impl<T> Told<T> {
+    /// A write, with what there is to say of it.
+    fn written(message: &str, (data, note): (T, Option<Note>)) -> Self {
+        match note {
+            Some(Note { message: how, hint }) => {
+                Self { message: format!("{message} {how}"), data, hint: Some(hint) }
+            }
+            None => Self { message: message.to_owned(), data, hint: None },
+        }
+    }
+}
+
+/// Runs a call on the pool that has more to say than its result.
+async fn tell<T, F>(app: &App, operation: &'static str, path: String, call: F) -> Answer
+where
+    T: Serialize + Send + 'static,
+    F: FnOnce(&Target) -> Result<Told<T>, Failure> + Send + 'static,
+{
+    let home = app.home();
+    let job = move || Target::parse(operation, &path, &home).and_then(|target| call(&target));
+    let Told { message, data, hint } = app.pool().run(job).await??;
+    Ok(ok_with_hint(&message, data, hint.as_deref()))
 }
 
 /// The same for calls that may take long: only a few at once, so that the others find a thread.
@@ -86,9 +119,10 @@ async fn read(State(app): State<App>, JsonBody(request): JsonBody<ReadRequest>) 
     let start = line_number("start_line", start_line)?;
     // Some callers write "to the end" as -1.
     let end = line_number("end_line", end_line.filter(|end| *end != -1))?;
-    run(&app, "File read", "read", file, move |target| {
+    tell(&app, "read", file, move |target| {
         target.check_sudo(sudo.0)?;
-        content::read(target, start, end)
+        let data = content::read(target, start, end)?;
+        Ok(Told { message: "File read".to_owned(), hint: data.hint(), data })
     })
     .await
 }
@@ -128,9 +162,9 @@ async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest,
         leading_newline: request.leading_newline.0,
         trailing_newline: request.trailing_newline.0,
     };
-    run(&app, "File written", "write", request.file, move |target| {
+    tell(&app, "write", request.file, move |target| {
         target.check_sudo(request.sudo.0)?;
-        content::write(target, writing)
+        content::write(target, writing).map(|written| Told::written("File written", written))
     })
     .await
 }
@@ -148,13 +182,27 @@ pub(crate) struct ReplaceRequest {
     sudo: OffByDefault,
 }
 
-async fn replace(State(app): State<App>, JsonBody(request): JsonBody<ReplaceRequest, WRITE_MIB>) -> Answer {
+async fn replace_all(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<ReplaceRequest, WRITE_MIB>,
+) -> Answer {
     if request.old_str.is_empty() {
         return Err(ApiError::invalid("old_str", "old_str is empty"));
     }
-    run(&app, "Replacement done", "replace", request.file, move |target| {
+    tell(&app, "replace", request.file, move |target| {
         target.check_sudo(request.sudo.0)?;
-        content::replace(target, &request.old_str, &request.new_str)
+        let (data, note) = replace::replace(target, &request.old_str, &request.new_str)?;
+        if data.replaced_count == 0 {
+            let message = "Nothing was replaced: old_str is not in the file".to_owned();
+            let hint = "read the lines again and give old_str exactly as they are, white space included";
+            return Ok(Told { message, data, hint: Some(hint.to_owned()) });
+        }
+        let message = if data.changed {
+            "Replacement done"
+        } else {
+            "Nothing was changed: the new text is the old one"
+        };
+        Ok(Told::written(message, (data, note)))
     })
     .await
 }
@@ -162,7 +210,10 @@ async fn replace(State(app): State<App>, JsonBody(request): JsonBody<ReplaceRequ
 async fn edit(State(app): State<App>, JsonBody(request): JsonBody<EditRequest, WRITE_MIB>) -> Answer {
     let path = request.path.clone();
     let shared = app.clone();
-    run(&app, "Edit done", "edit", path, move |target| editor::edit(target, request, shared.undo())).await
+    tell(&app, "edit", path, move |target| {
+        editor::edit(target, request, shared.undo()).map(|edited| Told::written("Edit done", edited))
+    })
+    .await
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -1,8 +1,7 @@
-//! `POST /v1/file/upload`: a multipart form with the path before the file, written as it arrives.
+//! `POST /v1/file/upload`: a multipart form, whose file is written as it arrives. The path is best sent before it.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -10,15 +9,17 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
 use multer::{Field, Multipart, SizeLimit};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::content::open_for_writing;
+use super::failure::Failure;
+use super::incoming::Incoming;
 use super::paths::Target;
 use crate::app::App;
-use crate::http::{ApiError, form, ok};
-use crate::pool::Running;
+use crate::http::{ApiError, form, ok, ok_with_hint};
+use crate::pool::{Pool, Running};
 
 /// Bytes gathered before they are written.
 const CHUNK: usize = 256 * 1024;
@@ -42,7 +43,7 @@ pub(crate) fn form_schema() -> Value {
         "properties": {
             "path": {
                 "type": "string",
-                "description": "Where it goes, sent before the file: a path, or a directory. The home directory unless given.",
+                "description": "Where it goes: a path, or a directory. Sent before the file, it saves a copy. The home directory unless given.",
             },
             "file": { "type": "string", "contentMediaType": "application/octet-stream", "description": "The file." },
         },
@@ -63,21 +64,26 @@ pub(crate) async fn upload(State(app): State<App>, request: Request) -> Result<R
 
 async fn store(app: &App, form: &mut Multipart<'static>) -> Result<Response, ApiError> {
     let mut asked = None;
-    while let Some(field) = within(form.next_field()).await? {
+    let mut waiting: Option<Held> = None;
+    while let Some(mut field) = within(form.next_field()).await? {
         match field.name() {
             Some("path") => asked = Some(within(field.text()).await?),
-            Some("file") => {
-                let home = app.home();
-                let path = destination(asked.as_deref(), field.file_name(), &home);
-                let target = Target::parse("write", &path, &home)?;
-                let size = receive(app, field, &target).await?;
-                let result = UploadResult { file_path: target.text, file_size: size, success: true };
-                return Ok(ok("File uploaded", result));
+            Some("file") if waiting.is_none() => {
+                let held = Held::begin(app, asked.clone(), field.file_name().map(str::to_owned)).await?;
+                held.take_all(&mut field).await?;
+                if asked.is_some() {
+                    return held.finish(None).await;
+                }
+                waiting = Some(held);
             }
             _ => {}
         }
     }
-    Err(ApiError::unprocessable("file", "the form has no part named file", "missing"))
+    // The path may come behind the file.
+    match waiting {
+        Some(held) => held.finish(asked).await,
+        None => Err(ApiError::unprocessable("file", "the form has no part named file", "missing")),
+    }
 }
 
 /// Waits for the client, but not for one that has gone silent.
@@ -105,42 +111,91 @@ pub(crate) fn destination(asked: Option<&str>, file_name: Option<&str>, home: &P
     }
 }
 
-async fn receive(app: &App, mut field: Field<'_>, target: &Target) -> Result<u64, ApiError> {
-    let opening = target.clone();
-    let (file, existed) = app
-        .pool()
-        .run(move || {
-            let existed = opening.path.exists();
-            open_for_writing(&opening, false).map(|file| (file, existed))
-        })
-        .await??;
-    let received = write_all(app, &mut field, file, target).await;
-    if received.is_err() {
-        discard(app, target, existed).await;
-    }
-    received
+/// What has arrived, worked on and let go by the pool alone: to remove a file may take the kernel a while.
+struct Held {
+    incoming: Arc<Mutex<Option<Incoming>>>,
+    target: Target,
+    file_name: Option<String>,
+    home: Arc<Path>,
+    pool: Pool,
 }
 
-/// Writes what arrives. While one chunk is written the next is received, and no more than that.
-async fn write_all(app: &App, field: &mut Field<'_>, file: File, target: &Target) -> Result<u64, ApiError> {
-    let mut size = 0;
-    let mut writing = app.pool().begin(move || Ok(file))?;
-    loop {
-        let (chunk, length, last) = gather(field).await?;
-        let mut file = written(writing, target).await?;
-        size += length;
-        writing = app
-            .pool()
-            .begin(move || chunk.iter().try_for_each(|part| file.write_all(part)).map(|()| file))?;
-        if last {
-            written(writing, target).await?;
-            return Ok(size);
+impl Held {
+    async fn begin(app: &App, asked: Option<String>, file_name: Option<String>) -> Result<Self, ApiError> {
+        let (home, pool) = (app.home(), app.pool().clone());
+        let name = file_name.clone();
+        let job = move || {
+            let target = place_of(asked.as_deref(), name.as_deref(), &home)?;
+            let begun = if asked.is_some() { Incoming::begin } else { Incoming::begin_anywhere };
+            Ok::<_, Failure>((Arc::new(Mutex::new(Some(begun(target.clone(), &home)?))), target))
+        };
+        let (incoming, target) = pool.run(job).await??;
+        Ok(Self { incoming, target, file_name, home: app.home(), pool })
+    }
+
+    /// Writes what arrives. While one chunk is written the next is received, and no more than that.
+    async fn take_all(&self, field: &mut Field<'_>) -> Result<(), ApiError> {
+        let (mut chunk, mut last) = gather(field).await?;
+        while !last {
+            let writing = self.write(chunk)?;
+            let gathered = gather(field).await;
+            writing.end().await??;
+            (chunk, last) = gathered?;
+        }
+        Ok(self.write(chunk)?.end().await??)
+    }
+
+    fn write(&self, pieces: Vec<Bytes>) -> Result<Running<Result<(), Failure>>, ApiError> {
+        let (incoming, target) = (Arc::clone(&self.incoming), self.target.clone());
+        self.pool.begin(move || match incoming.lock().as_mut() {
+            Some(incoming) => incoming.write(&pieces).map_err(|error| incoming.failed(&target, &error)),
+            None => Ok(()),
+        })
+    }
+
+    /// Puts it where it belongs: at the place it was begun for, or the one told since.
+    async fn finish(self, told: Option<String>) -> Result<Response, ApiError> {
+        let incoming = Arc::clone(&self.incoming);
+        let (begun_for, name, home) = (self.target.clone(), self.file_name.clone(), Arc::clone(&self.home));
+        let job = move || {
+            let Some(incoming) = incoming.lock().take() else {
+                return Err(begun_for.failed(&std::io::ErrorKind::NotFound.into()));
+            };
+            let size = incoming.size();
+            let (incoming, target) = match told {
+                Some(told) => {
+                    let target = place_of(Some(&told), name.as_deref(), &home)?;
+                    (incoming.moved_to(&target, &home)?, target)
+                }
+                None => (incoming, begun_for),
+            };
+            let note = incoming.finish(target.clone(), &home)?;
+            Ok((UploadResult { file_path: target.text, file_size: size, success: true }, note))
+        };
+        let (result, note) = self.pool.run(job).await??;
+        Ok(match note {
+            Some(note) => ok_with_hint(&format!("File uploaded {}", note.message), result, Some(&note.hint)),
+            None => ok("File uploaded", result),
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let incoming = Arc::clone(&self.incoming);
+        // Empty when all went well.
+        if incoming.try_lock().is_none_or(|incoming| incoming.is_some()) {
+            self.pool.leave(move || drop(incoming.lock().take()));
         }
     }
 }
 
-/// The next bytes of the form, in the pieces in which they came; how many; and whether they are the last.
-async fn gather(field: &mut Field<'_>) -> Result<(Vec<Bytes>, u64, bool), ApiError> {
+fn place_of(asked: Option<&str>, file_name: Option<&str>, home: &Path) -> Result<Target, Failure> {
+    Target::parse("write", &destination(asked, file_name, home), home)
+}
+
+/// The next bytes of the form, in the pieces in which they came, and whether they are the last.
+async fn gather(field: &mut Field<'_>) -> Result<(Vec<Bytes>, bool), ApiError> {
     let (mut pieces, mut length) = (Vec::new(), 0);
     while length < CHUNK {
         match within(field.chunk()).await? {
@@ -148,22 +203,10 @@ async fn gather(field: &mut Field<'_>) -> Result<(Vec<Bytes>, u64, bool), ApiErr
                 length += piece.len();
                 pieces.push(piece);
             }
-            None => return Ok((pieces, length as u64, true)),
+            None => return Ok((pieces, true)),
         }
     }
-    Ok((pieces, length as u64, false))
-}
-
-async fn written(writing: Running<std::io::Result<File>>, target: &Target) -> Result<File, ApiError> {
-    writing.end().await?.map_err(|error| target.failed(&error).into())
-}
-
-/// A new file that did not arrive whole is not left behind.
-async fn discard(app: &App, target: &Target, existed: bool) {
-    if !existed {
-        let path = target.path.clone();
-        let _ = app.pool().run(move || std::fs::remove_file(path)).await;
-    }
+    Ok((pieces, false))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::schema::{self, SchemaOf};
 use crate::extras::{hooks, markdown, skills};
-use crate::file::{content, download, editor, failure, find, grep, list, upload};
+use crate::file::{content, download, editor, failure, find, grep, list, replace, upload};
 use crate::{bash, code, file, mcp, shell};
 
 /// One method of one path.
@@ -195,7 +195,7 @@ pub(crate) const ROUTES: &[Route] = &[
         .file::<content::WriteResult>(),
     post("/v1/file/replace", "Replace text in a file")
         .json::<file::routes::ReplaceRequest>()
-        .file::<content::ReplaceResult>(),
+        .file::<replace::ReplaceResult>(),
     post("/v1/file/search", "Lines of a file that match")
         .json::<file::routes::SearchRequest>()
         .file::<content::SearchResult>(),

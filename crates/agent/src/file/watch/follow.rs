@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::{KEPT, Watcher};
+use crate::file::beside;
 use crate::shell::terminal::watch_descriptor;
 
 /// Directories one watcher follows.
@@ -29,8 +31,20 @@ impl Directories {
         Ok(Self { fd: watch_descriptor(fd)?, paths: HashMap::new() })
     }
 
+    /// Watches the root of `watcher` and, when `deep`, the directories below.
+    pub(super) fn begin(&mut self, watcher: &Watcher, deep: bool) -> std::io::Result<()> {
+        let root = &watcher.root;
+        match root.parent() {
+            Some(parent) if !std::fs::metadata(root)?.is_dir() => {
+                let _ = watcher.only.set(root.clone());
+                self.add(watcher, parent, false)
+            }
+            _ => self.add(watcher, root, deep),
+        }
+    }
+
     /// Watches `path` and, when `deep`, the directories below. What cannot be watched is left out.
-    pub(super) fn add(&mut self, watcher: &Watcher, path: &Path, deep: bool) -> std::io::Result<()> {
+    fn add(&mut self, watcher: &Watcher, path: &Path, deep: bool) -> std::io::Result<()> {
         let flags = WatchFlags::CREATE
             | WatchFlags::CLOSE_WRITE
             | WatchFlags::MODIFY
@@ -79,7 +93,8 @@ impl Directories {
             let Some(directory) = self.paths.get(&number) else { continue };
             let path = name.map_or_else(|| directory.clone(), |name| directory.join(name));
             let is_dir = flags.contains(ReadFlags::ISDIR);
-            if is_dir && watcher.recursive && flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+            let deep = watcher.recursive && watcher.only.get().is_none();
+            if is_dir && deep && flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
                 let _ = self.add(watcher, &path, true);
             }
             if flags.contains(ReadFlags::IGNORED) {
@@ -106,9 +121,19 @@ impl Pending {
         let kind = if flags.contains(ReadFlags::MOVED_FROM) {
             self.moved_from.insert(cookie, path);
             return;
+        } else if is_unfinished(&path) || (!flags.intersects(NAMED) && has_no_name(&path)) {
+            return;
         } else if flags.contains(ReadFlags::MOVED_TO) {
             old = self.moved_from.remove(&cookie);
-            if old.is_some() { "rename" } else { "create" }
+            match old.as_ref().map(|old| old.file_name().and_then(beside::meaning_of)) {
+                // A file of ours that was put beside and is whole now.
+                Some(Some(meaning)) => {
+                    old = None;
+                    meaning
+                }
+                Some(None) => "rename",
+                None => "create",
+            }
         } else if flags.contains(ReadFlags::CREATE) {
             "create"
         } else if flags.contains(ReadFlags::DELETE) {
@@ -126,13 +151,32 @@ impl Pending {
 
     fn flush(&mut self, watcher: &Watcher) {
         self.due = None;
-        let gone = self.moved_from.drain().map(|(_, path)| ("remove", path, None, false));
+        let gone = self
+            .moved_from
+            .drain()
+            .filter(|(_, path)| !is_unfinished(path))
+            .map(|(_, path)| ("remove", path, None, false));
         for (kind, path, old, is_dir) in self.changes.drain(..).chain(gone.collect::<Vec<_>>()) {
             if watcher.wants(&path) {
                 watcher.record(kind, &path, old.as_deref(), is_dir);
             }
         }
     }
+}
+
+/// Changes of names, as against changes of files.
+const NAMED: ReadFlags = ReadFlags::CREATE.union(ReadFlags::DELETE).union(ReadFlags::MOVED_TO);
+
+/// The kernel tells of files without a name too, as `#` and a number. No such file is there.
+fn has_no_name(path: &Path) -> bool {
+    let name = path.file_name().map_or(b"".as_slice(), OsStrExt::as_bytes);
+    let digits = name.strip_prefix(b"#").unwrap_or_default();
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && path.symlink_metadata().is_err()
+}
+
+/// A file of ours that is not whole yet is nobody's business.
+fn is_unfinished(path: &Path) -> bool {
+    path.file_name().and_then(beside::meaning_of).is_some()
 }
 
 pub(super) async fn follow(watcher: Arc<Watcher>, mut directories: Directories) {

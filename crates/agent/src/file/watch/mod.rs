@@ -12,7 +12,7 @@ mod routes;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use globset::GlobSet;
@@ -51,6 +51,8 @@ pub(crate) struct Watches {
 struct Watcher {
     id: String,
     root: PathBuf,
+    /// The root, when it is a file.
+    only: OnceLock<PathBuf>,
     recursive: bool,
     excluded: GlobSet,
     included: GlobSet,
@@ -85,7 +87,11 @@ impl Watcher {
     }
 
     fn wants(&self, path: &Path) -> bool {
-        !self.excluded.is_match(path) && (self.included.is_empty() || self.included.is_match(path))
+        // Of a file its directory is watched: the file itself is another one after each write.
+        let asked_for = self.only.get().is_none_or(|only| only == path);
+        asked_for
+            && !self.excluded.is_match(path)
+            && (self.included.is_empty() || self.included.is_match(path))
     }
 
     fn record(&self, kind: &'static str, path: &Path, old: Option<&Path>, is_dir: bool) {

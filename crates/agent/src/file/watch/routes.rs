@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -89,6 +89,7 @@ async fn open(
     let watcher = Arc::new(Watcher {
         id: uuid::Uuid::new_v4().to_string(),
         root: target.path.clone(),
+        only: OnceLock::new(),
         recursive,
         excluded: globs::path_globs(&target, &excluded).map_err(|failure| as_http(&failure))?,
         included: globs::path_globs(&target, &included).map_err(|failure| as_http(&failure))?,
@@ -99,8 +100,7 @@ async fn open(
     let failed = |error: std::io::Error| as_http(&target.failed(&error));
     let mut directories = Directories::new().map_err(failed)?;
     let shared = Arc::clone(&watcher);
-    let added =
-        app.pool().run(move || directories.add(&shared, &shared.root, recursive).map(|()| directories));
+    let added = app.pool().run(move || directories.begin(&shared, recursive).map(|()| directories));
     let directories = added.await?.map_err(failed)?;
     tokio::spawn(follow(Arc::clone(&watcher), directories));
     Ok(watcher)
