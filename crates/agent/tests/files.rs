@@ -383,3 +383,40 @@ fn a_directory_that_allows_no_new_file_has_its_files_written_in_place() {
     assert!(answer["message"].as_str().unwrap().contains("its directory"), "{answer}");
     std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o755)).unwrap();
 }
+
+#[test]
+fn what_cannot_be_read_is_an_error_at_the_root_and_counted_below() {
+    let (agent, _) = ordinary();
+    let mut client = agent.client();
+    let tree = agent.home.path().join("tree");
+    write(&mut client, &tree.join("open/file"), "needle");
+    for name in ["closed", "open/closed"] {
+        std::fs::create_dir(tree.join(name)).unwrap();
+        std::fs::set_permissions(tree.join(name), PermissionsExt::from_mode(0o000)).unwrap();
+    }
+    write(&mut client, &tree.join("open/secret"), "needle");
+    std::fs::set_permissions(tree.join("open/secret"), PermissionsExt::from_mode(0o000)).unwrap();
+    let calls = [
+        ("grep", json!({ "pattern": "needle" })),
+        ("find", json!({ "glob": "**" })),
+        ("glob", json!({ "pattern": "**" })),
+        ("list", json!({ "recursive": true })),
+    ];
+    for (call, mut body) in calls {
+        body["path"] = json!(tree.join("closed"));
+        let answer = post(&mut client, call, &body);
+        assert_eq!(answer["data"]["error_type"], "permission_denied", "{call}: {answer}");
+        body["path"] = json!(tree);
+        let answer = post(&mut client, call, &body);
+        assert_eq!(answer["success"], true, "{call}: {answer}");
+        let (count, expected) = match call {
+            "grep" => (&answer["data"]["skipped"]["unreadable"], 3),
+            _ => (&answer["data"]["unreadable"], 2),
+        };
+        assert_eq!(*count, expected, "{call}: {answer}");
+        assert!(answer["hint"].as_str().unwrap().contains(&expected.to_string()), "{call}: {answer}");
+    }
+    for name in ["closed", "open/closed"] {
+        std::fs::set_permissions(tree.join(name), PermissionsExt::from_mode(0o700)).unwrap();
+    }
+}

@@ -24,21 +24,23 @@ pub(crate) struct FindResult {
     files: Found,
     /// There are more.
     truncated: bool,
+    /// Directories that could not be read.
+    pub(crate) unreadable: usize,
 }
 
 /// Files (and links to files) whose path relative to the root matches `pattern`, sorted.
 pub(crate) fn find(target: &Target, pattern: &str) -> Result<FindResult, Failure> {
-    target.require_directory()?;
+    target.require_readable_directory()?;
     let glob = globs::relative_glob(target, pattern)?;
     let depth = globs::depth_of(glob.glob());
     let matcher = one(target, glob)?;
-    let walk = Walk { root: &target.path, depth, hidden: true, facts: false, limit: ENTRIES };
+    let walk = Walk { root: &target.path, depth, hidden: true, facts: false, limit: ENTRIES, pruned: None };
     let files = walk::collect(&walk, |seen| {
         (seen.kind != walk::EntryKind::Directory && matcher.is_match(seen.relative) && seen.leads_to_file())
             .then_some(false)
     });
-    let truncated = files.truncated;
-    Ok(FindResult { path: target.text.clone(), files, truncated })
+    let (truncated, unreadable) = (files.truncated, files.unreadable);
+    Ok(FindResult { path: target.text.clone(), files, truncated, unreadable })
 }
 
 /// A set of one: it knows shortcuts for common patterns, which a glob alone has not.
@@ -119,25 +121,29 @@ pub(crate) struct GlobResult {
     /// How many there are; there may be fewer in `files`.
     total_count: usize,
     truncated: bool,
+    /// Directories that could not be read.
+    pub(crate) unreadable: usize,
 }
 
 pub(crate) fn glob(target: &Target, query: &GlobQuery) -> Result<GlobResult, Failure> {
-    target.require_directory()?;
+    target.require_readable_directory()?;
     let glob = globs::relative_glob(target, &query.pattern)?;
     let depth = globs::depth_of(glob.glob());
     let matcher = one(target, glob)?;
-    let excluded = globs::path_globs(target, &query.exclude)?;
+    let excluded = globs::choice(target, &[], &query.exclude)?;
     let is_excluded = |seen: &walk::Seen<'_>| {
-        !excluded.is_empty() && (excluded.is_match(seen.relative) || excluded.is_match(seen.path))
+        excluded.matched(seen.path, seen.kind == walk::EntryKind::Directory).is_ignore()
     };
     // A pattern that names something hidden asks for it.
     let hidden =
         query.include_hidden || query.pattern.split('/').any(|part| part.starts_with('.') && part.len() > 2);
     let facts = query.include_metadata || matches!(query.sort_by, SortBy::Size | SortBy::Modified);
-    let walk = Walk { root: &target.path, depth, hidden, facts, limit: ENTRIES };
+    let pruned: &(dyn Fn(&walk::Seen<'_>) -> bool + Sync) = &is_excluded;
+    let pruned = (!excluded.is_empty()).then_some(pruned);
+    let walk = Walk { root: &target.path, depth, hidden, facts, limit: ENTRIES, pruned };
     let mut found = walk::collect(&walk, |seen| {
         let is_directory = seen.kind == walk::EntryKind::Directory;
-        if (query.files_only && is_directory) || !matcher.is_match(seen.relative) || is_excluded(seen) {
+        if (query.files_only && is_directory) || !matcher.is_match(seen.relative) {
             return None;
         }
         if query.files_only { seen.leads_to_file().then_some(false) } else { Some(is_directory) }
@@ -145,6 +151,7 @@ pub(crate) fn glob(target: &Target, query: &GlobQuery) -> Result<GlobResult, Fai
     let total_count = found.entries.len();
     sort(&mut found, query);
     let truncated = found.truncated || total_count > query.max_results;
+    let unreadable = found.unreadable;
     found.entries.truncate(query.max_results);
     Ok(GlobResult {
         path: target.text.clone(),
@@ -152,6 +159,7 @@ pub(crate) fn glob(target: &Target, query: &GlobQuery) -> Result<GlobResult, Fai
         files: Files { found, with_metadata: query.include_metadata },
         total_count,
         truncated,
+        unreadable,
     })
 }
 

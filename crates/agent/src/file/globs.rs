@@ -1,6 +1,9 @@
-//! Globs: relative to a root, and against whole paths.
+//! Globs: relative to a root, against whole paths, and as ripgrep's `-g` takes them.
+
+use std::path::Path;
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use ignore::overrides::{Override, OverrideBuilder};
 
 use super::failure::{Failure, Kind};
 use super::paths::Target;
@@ -46,10 +49,58 @@ pub(crate) fn path_globs(target: &Target, patterns: &[String]) -> Result<GlobSet
     set.build().map_err(|error| target.refused(Kind::BadPattern, error.to_string()))
 }
 
+/// What `include` and `exclude` choose below the root, as `-g GLOB` and `-g !GLOB` do in ripgrep that was started there:
+/// a glob without a slash is for names at any depth, one with a slash is for paths below the root, a directory that is
+/// left out is not entered, and what is named by `include` is wanted whatever ignore files say. Beyond that a glob may
+/// begin with the root's own path, and an `include` that begins with `**/` may name directories above the root.
+pub(crate) fn choice(target: &Target, include: &[String], exclude: &[String]) -> Result<Override, Failure> {
+    // Matched against whole paths, unless the root cannot be written as a glob.
+    let root = target.path.to_str().map(|root| root.trim_end_matches('/'));
+    let mut builder = OverrideBuilder::new(root.map_or(target.path.as_path(), |_| Path::new("/")));
+    let below_root = |pattern: &str| {
+        let escaped = root.map(globset::escape).unwrap_or_default();
+        match root.and_then(|root| pattern.strip_prefix(root)) {
+            Some(rest) if rest.starts_with('/') => format!("{escaped}{rest}"),
+            _ => format!("{escaped}/{}", pattern.trim_start_matches('/')),
+        }
+    };
+    let has_slash = |pattern: &str| pattern.trim_end_matches('/').contains('/');
+    let mut add = |pattern: &str, wanted: bool| {
+        let text = pattern.strip_prefix("./").unwrap_or(pattern);
+        let text = match text {
+            _ if wanted && text.starts_with("**/") => text.to_owned(),
+            _ if has_slash(text) => below_root(text),
+            // It would be a comment, as in an ignore file.
+            _ if text.starts_with('#') => format!("\\{text}"),
+            _ => text.to_owned(),
+        };
+        let line = if wanted { text } else { format!("!{text}") };
+        builder.add(&line).map(drop).map_err(|error| {
+            target.refused(Kind::BadPattern, format!("glob {pattern:?} is not understood: {error}"))
+        })
+    };
+    for pattern in include {
+        match pattern.strip_prefix('!') {
+            Some(unwanted) => add(unwanted, false)?,
+            None => add(pattern, true)?,
+        }
+    }
+    for pattern in exclude {
+        add(pattern.strip_prefix('!').unwrap_or(pattern), false)?;
+    }
+    builder.build().map_err(|error| target.refused(Kind::BadPattern, error.to_string()))
+}
+
+/// Whether `path`, or a directory between it and `root`, is left out.
+pub(crate) fn leaves_out(choice: &Override, root: &Path, path: &Path, is_directory: bool) -> bool {
+    let below = |above: &&Path| *above != root && above.starts_with(root);
+    path.ancestors()
+        .take_while(below)
+        .any(|above| choice.matched(above, is_directory || above != path).is_ignore())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use proptest::prelude::*;
 

@@ -6,7 +6,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use globset::GlobSet;
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{
     BinaryDetection, Searcher, SearcherBuilder, Sink, SinkContext, SinkContextKind, SinkMatch,
@@ -60,14 +59,47 @@ pub(crate) struct GrepResult {
     files_searched: usize,
     files_matched: usize,
     truncated: bool,
+    /// Files that were not searched, or not to their end. What is hidden or ignored is not among them.
+    skipped: Skipped,
+}
+
+/// Files that a search had to leave out, by the reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Skipped {
+    /// Larger than `max_file_size`.
+    too_large: usize,
+    /// With a NUL byte: no text.
+    binary: usize,
+    /// Files and directories that could not be read.
+    unreadable: usize,
+    /// With a line too long to be held.
+    line_too_long: usize,
+}
+
+impl GrepResult {
+    /// What was left out, in words.
+    pub(crate) fn hint(&self) -> Option<String> {
+        let Skipped { too_large, binary, unreadable, line_too_long } = self.skipped;
+        let parts = [
+            (too_large, "larger than max_file_size"),
+            (binary, "binary"),
+            (unreadable, "unreadable"),
+            (line_too_long, "with a line that is too long"),
+        ];
+        let said: Vec<_> = parts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, why)| format!("{count} {why}"))
+            .collect();
+        (!said.is_empty()).then(|| format!("not searched: {}", said.join(", ")))
+    }
 }
 
 /// Shared by the threads of one search.
 struct Search<'a> {
     query: &'a GrepQuery,
     matcher: RegexMatcher,
-    include: GlobSet,
-    exclude: GlobSet,
+    skipped: Mutex<Skipped>,
     found: Mutex<Vec<GrepMatch>>,
     /// Matches wanted at all, the ones skipped by `offset` and one that proves there are more included.
     enough: usize,
@@ -82,8 +114,7 @@ pub(crate) fn grep(target: &Target, query: &GrepQuery) -> Result<GrepResult, Fai
     let metadata = std::fs::metadata(&target.path).map_err(|error| target.failed(&error))?;
     let search = Search {
         matcher: matcher(target, query)?,
-        include: globs::path_globs(target, &query.include)?,
-        exclude: globs::path_globs(target, &query.exclude)?,
+        skipped: Mutex::new(Skipped::default()),
         found: Mutex::new(Vec::new()),
         enough: query.offset.saturating_add(query.max_results).saturating_add(1),
         count: AtomicUsize::new(0),
@@ -94,6 +125,7 @@ pub(crate) fn grep(target: &Target, query: &GrepQuery) -> Result<GrepResult, Fai
         query,
     };
     if metadata.is_dir() {
+        target.require_readable_directory()?;
         search_tree(target, &search)?;
     } else {
         // Asked for by name, a pipe or device is refused instead of skipped.
@@ -111,6 +143,7 @@ pub(crate) fn grep(target: &Target, query: &GrepQuery) -> Result<GrepResult, Fai
         files_searched: search.files_searched.into_inner(),
         files_matched: search.files_matched.into_inner(),
         truncated,
+        skipped: search.skipped.into_inner(),
     })
 }
 
@@ -150,6 +183,7 @@ fn search_tree(target: &Target, search: &Search<'_>) -> Result<(), Failure> {
     let names_hidden = query.include.iter().any(|glob| glob.split('/').any(|part| part.starts_with('.')));
     let mut walk = WalkBuilder::new(&target.path);
     walk.hidden(!names_hidden).threads(walk::THREADS);
+    walk.overrides(globs::choice(target, &query.include, &query.exclude)?);
     walk.max_depth(if query.recursive { None } else { Some(1) });
     if let Some(name) = &query.file_type {
         let types = TypesBuilder::new().add_defaults().select(name).build();
@@ -161,9 +195,11 @@ fn search_tree(target: &Target, search: &Search<'_>) -> Result<(), Failure> {
             if search.full.load(Ordering::Relaxed) {
                 return WalkState::Quit;
             }
-            let Ok(entry) = entry else { return WalkState::Continue };
+            let Ok(entry) = entry else {
+                search.skipped.lock().unreadable += 1;
+                return WalkState::Continue;
+            };
             if entry.file_type().is_some_and(|kind| kind.is_file())
-                && search.wants(entry.path())
                 && let Some(file) = search.open(entry.path())
             {
                 search.file(&mut searcher, entry.path(), &file);
@@ -175,23 +211,41 @@ fn search_tree(target: &Target, search: &Search<'_>) -> Result<(), Failure> {
 }
 
 impl Search<'_> {
-    fn wants(&self, path: &Path) -> bool {
-        (self.include.is_empty() || self.include.is_match(path)) && !self.exclude.is_match(path)
-    }
-
-    /// Opens a file that is small enough. One that vanished or cannot be read is left out, as
-    /// ripgrep does after a message. The size is asked of the open file: that is cheaper than by name.
+    /// Opens a file that is small enough. One that cannot be read is left out and counted; one that vanished is not.
+    /// The size is asked of the open file: that is cheaper than by name.
     fn open(&self, path: &Path) -> Option<File> {
         // A pipe that took the file's place meanwhile must not be waited for.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-        let metadata = file.metadata().ok()?;
-        (metadata.is_file() && metadata.len() <= self.query.max_file_size).then_some(file)
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let opened = opened.and_then(|file| file.metadata().map(|metadata| (file, metadata)));
+        match opened {
+            Ok((file, metadata)) if metadata.len() <= self.query.max_file_size => {
+                metadata.is_file().then_some(file)
+            }
+            Ok(_) => {
+                self.skipped.lock().too_large += 1;
+                None
+            }
+            Err(error) => {
+                self.skipped.lock().unreadable += usize::from(error.kind() != std::io::ErrorKind::NotFound);
+                None
+            }
+        }
     }
 
     fn file(&self, searcher: &mut Searcher, path: &Path, file: &File) {
         self.files_searched.fetch_add(1, Ordering::Relaxed);
-        let mut collector = Collector { search: self, path, matches: Vec::new(), before: Vec::new() };
-        let _ = searcher.search_file(&self.matcher, file, &mut collector);
+        let mut collector =
+            Collector { search: self, path, matches: Vec::new(), before: Vec::new(), binary: false };
+        let searched = searcher.search_file(&self.matcher, file, &mut collector);
+        if collector.binary {
+            self.skipped.lock().binary += 1;
+        }
+        match searched.map_err(|error| error.raw_os_error()) {
+            Ok(()) => {}
+            // The searcher's own errors are about the memory for one line.
+            Err(None) => self.skipped.lock().line_too_long += 1,
+            Err(Some(_)) => self.skipped.lock().unreadable += 1,
+        }
         if !collector.matches.is_empty() {
             self.files_matched.fetch_add(1, Ordering::Relaxed);
             self.found.lock().append(&mut collector.matches);
@@ -215,6 +269,7 @@ struct Collector<'s, 'q> {
     path: &'s Path,
     matches: Vec<GrepMatch>,
     before: Vec<String>,
+    binary: bool,
 }
 
 impl Sink for Collector<'_, '_> {
@@ -256,6 +311,7 @@ impl Sink for Collector<'_, '_> {
     fn binary_data(&mut self, _: &Searcher, _: u64) -> Result<bool, std::io::Error> {
         // What looked like text so far was the beginning of a binary file.
         self.matches.clear();
+        self.binary = true;
         Ok(false)
     }
 }

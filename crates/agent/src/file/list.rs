@@ -45,6 +45,8 @@ pub(crate) struct ListResult {
     directory_count: usize,
     file_count: usize,
     truncated: bool,
+    /// Directories that could not be read.
+    pub(crate) unreadable: usize,
 }
 
 impl ListResult {
@@ -55,9 +57,7 @@ impl ListResult {
 }
 
 pub(crate) fn list(target: &Target, query: &ListQuery) -> Result<ListResult, Failure> {
-    target.require_directory()?;
-    // The walk leaves out what it cannot read; that the directory itself cannot be read must be said.
-    std::fs::read_dir(&target.path).map_err(|error| target.failed(&error))?;
+    target.require_readable_directory()?;
     let depth = if query.recursive { query.max_depth } else { Some(1) };
     let types: Vec<_> =
         query.file_types.iter().map(|kind| kind.trim_start_matches('.').to_ascii_lowercase()).collect();
@@ -69,9 +69,16 @@ pub(crate) fn list(target: &Target, query: &ListQuery) -> Result<ListResult, Fai
             types.is_empty() || is_directory || extension(path).is_some_and(|ext| types.contains(&ext));
         fits.then_some(is_directory)
     };
-    let walk = Walk { root: &target.path, depth, hidden: query.show_hidden, facts: false, limit: ENTRIES };
+    let walk = Walk {
+        root: &target.path,
+        depth,
+        hidden: query.show_hidden,
+        facts: false,
+        limit: ENTRIES,
+        pruned: None,
+    };
     let found = walk::collect(&walk, wanted);
-    let truncated = found.truncated;
+    let (truncated, unreadable) = (found.truncated, found.unreadable);
     let mut files: Vec<_> =
         found.entries.iter().map(|entry| info(found.path(entry), entry.is_directory, query)).collect();
     files.sort_by(|a, b| {
@@ -93,7 +100,15 @@ pub(crate) fn list(target: &Target, query: &ListQuery) -> Result<ListResult, Fai
     if !query.include_size {
         files.iter_mut().for_each(|file| file.size = None);
     }
-    Ok(ListResult { path: target.text.clone(), files, total_count, directory_count, file_count, truncated })
+    Ok(ListResult {
+        path: target.text.clone(),
+        files,
+        total_count,
+        directory_count,
+        file_count,
+        truncated,
+        unreadable,
+    })
 }
 
 fn info(path: &Path, is_directory: bool, query: &ListQuery) -> FileInfo {

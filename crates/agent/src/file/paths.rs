@@ -92,6 +92,12 @@ impl Target {
         }
     }
 
+    /// Refuses what is not a directory, and one that cannot be read: a search there would find nothing and say so.
+    pub(crate) fn require_readable_directory(&self) -> Result<(), Failure> {
+        self.require_directory()?;
+        std::fs::read_dir(&self.path).map(drop).map_err(|error| self.failed(&error))
+    }
+
     /// Refuses `sudo` where the agent is not root: there is nobody to ask.
     pub(crate) fn check_sudo(&self, sudo: bool) -> Result<(), Failure> {
         if sudo && !rustix::process::geteuid().is_root() {

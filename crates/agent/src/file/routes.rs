@@ -19,7 +19,7 @@ use super::store::Note;
 use super::{download, upload};
 use crate::app::App;
 use crate::defaults::{OffByDefault, OnByDefault};
-use crate::http::{ApiError, JsonBody, ok, ok_with_hint};
+use crate::http::{ApiError, JsonBody, ok_with_hint};
 
 /// A write may carry a 100 MiB file as base64.
 const WRITE_MIB: usize = 160;
@@ -45,17 +45,6 @@ pub(crate) fn router() -> Router<App> {
         .route("/v1/file/str_replace_editor", post(edit))
         .route("/v1/file/upload", post(upload::upload))
         .route("/v1/file/download", get(download::download))
-}
-
-/// Runs a call on the pool and puts its result, or its failure, into the envelope.
-async fn run<T, F>(app: &App, message: &str, operation: &'static str, path: String, call: F) -> Answer
-where
-    T: Serialize + Send + 'static,
-    F: FnOnce(&Target) -> Result<T, Failure> + Send + 'static,
-{
-    let home = app.home();
-    let job = move || Target::parse(operation, &path, &home).and_then(|target| call(&target));
-    Ok(ok(message, app.pool().run(job).await??))
 }
 
 /// A result, and what the caller should know of how it came about.
@@ -89,15 +78,30 @@ where
     Ok(ok_with_hint(&message, data, hint.as_deref()))
 }
 
-/// The same for calls that may take long: only a few at once, so that the others find a thread.
-async fn run_long<T, F>(app: &App, message: &str, operation: &'static str, path: String, call: F) -> Answer
+/// What could not be read of what was asked for, in words.
+fn unreadable(count: usize) -> Option<String> {
+    (count > 0).then(|| format!("not looked into: {count} directories that could not be read"))
+}
+
+/// The same as [`tell`] for calls that may take long: only a few at once, so that the others find a thread.
+async fn tell_long<T, F>(
+    app: &App,
+    message: &'static str,
+    operation: &'static str,
+    path: String,
+    hint: fn(&T) -> Option<String>,
+    call: F,
+) -> Answer
 where
     T: Serialize + Send + 'static,
     F: FnOnce(&Target) -> Result<T, Failure> + Send + 'static,
 {
     let _turn =
         app.limits().long_calls.acquire().await.map_err(|_| ApiError::internal("the agent is ending"))?;
-    run(app, message, operation, path, call).await
+    let told = move |target: &Target| {
+        call(target).map(|data| Told { message: message.to_owned(), hint: hint(&data), data })
+    };
+    tell(app, operation, path, told).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -227,10 +231,17 @@ pub(crate) struct SearchRequest {
 }
 
 async fn search(State(app): State<App>, JsonBody(request): JsonBody<SearchRequest>) -> Answer {
-    run_long(&app, "Search done", "search", request.file, move |target| {
-        target.check_sudo(request.sudo.0)?;
-        content::search(target, &request.regex)
-    })
+    tell_long(
+        &app,
+        "Search done",
+        "search",
+        request.file,
+        |_| None,
+        move |target| {
+            target.check_sudo(request.sudo.0)?;
+            content::search(target, &request.regex)
+        },
+    )
     .await
 }
 
@@ -243,7 +254,11 @@ pub(crate) struct FindRequest {
 }
 
 async fn find(State(app): State<App>, JsonBody(request): JsonBody<FindRequest>) -> Answer {
-    run_long(&app, "Files found", "find", request.path, move |target| find::find(target, &request.glob)).await
+    let hint = |found: &find::FindResult| unreadable(found.unreadable);
+    tell_long(&app, "Files found", "find", request.path, hint, move |target| {
+        find::find(target, &request.glob)
+    })
+    .await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -252,9 +267,9 @@ pub(crate) struct GrepRequest {
     path: String,
     /// A regular expression, without look-around and back references.
     pattern: String,
-    /// Globs of files to search, matched against whole paths; all unless given.
+    /// Globs of files to search, as ripgrep's `-g`; all unless given. Ignore files do not hide what they name.
     include: Option<Vec<String>>,
-    /// Globs of files to leave out.
+    /// Globs of files and directories to leave out, as ripgrep's `-g !GLOB`.
     exclude: Option<Vec<String>>,
     /// Ignore case.
     case_insensitive: OffByDefault,
@@ -304,7 +319,10 @@ async fn grep(State(app): State<App>, JsonBody(request): JsonBody<GrepRequest>) 
         file_type: request.file_type,
         recursive: request.recursive.0,
     };
-    run_long(&app, "Search done", "grep", request.path, move |target| grep::grep(target, &query)).await
+    tell_long(&app, "Search done", "grep", request.path, grep::GrepResult::hint, move |target| {
+        grep::grep(target, &query)
+    })
+    .await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -341,7 +359,8 @@ async fn glob(State(app): State<App>, JsonBody(request): JsonBody<GlobRequest>) 
         sort_by: request.sort_by.unwrap_or(SortBy::Path),
         descending: request.sort_desc.0,
     };
-    run_long(&app, "Files found", "glob", request.path, move |target| find::glob(target, &query)).await
+    let hint = |found: &find::GlobResult| unreadable(found.unreadable);
+    tell_long(&app, "Files found", "glob", request.path, hint, move |target| find::glob(target, &query)).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -377,5 +396,7 @@ async fn list(State(app): State<App>, JsonBody(request): JsonBody<ListRequest>) 
         sort_by: request.sort_by.unwrap_or(SortBy::Name),
         descending: request.sort_desc.0,
     };
-    run_long(&app, "Directory listed", "list", request.path, move |target| list::list(target, &query)).await
+    let hint = |listed: &list::ListResult| unreadable(listed.unreadable);
+    tell_long(&app, "Directory listed", "list", request.path, hint, move |target| list::list(target, &query))
+        .await
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
+use rustix::io::Errno;
 
 /// Threads of one walk. A sandbox rarely has more cores, and other calls want some.
 pub(crate) const THREADS: usize = 2;
@@ -32,6 +33,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) facts: bool,
     /// Entries that are kept at most.
     pub(crate) limit: usize,
+    /// Entries that are left out, with all below them.
+    pub(crate) pruned: Option<&'a (dyn Fn(&Seen<'_>) -> bool + Sync)>,
 }
 
 /// What a directory says of one of its entries.
@@ -74,6 +77,8 @@ pub(crate) struct Found {
     pub(crate) entries: Vec<Entry>,
     /// There was more.
     pub(crate) truncated: bool,
+    /// Directories that could not be read.
+    pub(crate) unreadable: usize,
 }
 
 impl Seen<'_> {
@@ -113,6 +118,7 @@ impl Found {
         self.paths.extend_from_slice(&other.paths);
         self.entries.extend(other.entries.iter().map(|entry| Entry { start: entry.start + shift, ..*entry }));
         self.truncated |= other.truncated;
+        self.unreadable += other.unreadable;
     }
 }
 
@@ -167,7 +173,7 @@ impl Agenda {
 }
 
 /// Walks and keeps what `wanted` picks; it says whether the entry counts as a directory.
-/// What cannot be read is left out, as `find` does after a message.
+/// What cannot be read is left out and counted.
 pub(crate) fn collect(walk: &Walk<'_>, wanted: impl Fn(&Seen<'_>) -> Option<bool> + Sync) -> Found {
     let root = walk.root.as_os_str().as_bytes().to_vec();
     let waiting = Waiting { directories: vec![(root, 0)], reading: 0, kept: 0, dropped: false };
@@ -215,8 +221,13 @@ fn read_all(walk: &Walk<'_>, agenda: &Agenda, wanted: &(impl Fn(&Seen<'_>) -> Op
     while let Some((directory, depth)) = agenda.next() {
         let mut reading = Reading { agenda, below: Vec::new(), kept: 0, limit: walk.limit };
         let before = found.entries.len();
-        if let Some(fd) = open(&directory, depth) {
-            read_one(walk, &fd, (directory, depth), &mut buffer, wanted, &mut found, &mut reading.below);
+        match open(&directory, depth) {
+            Ok(fd) => {
+                read_one(walk, &fd, (directory, depth), &mut buffer, wanted, &mut found, &mut reading.below);
+            }
+            // It was removed meanwhile.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(_) => found.unreadable += 1,
         }
         reading.kept = found.entries.len() - before;
     }
@@ -224,12 +235,12 @@ fn read_all(walk: &Walk<'_>, agenda: &Agenda, wanted: &(impl Fn(&Seen<'_>) -> Op
     found
 }
 
-fn open(directory: &[u8], depth: usize) -> Option<OwnedFd> {
+fn open(directory: &[u8], depth: usize) -> Result<OwnedFd, Errno> {
     let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     if depth > 0 {
         flags |= OFlags::NOFOLLOW;
     }
-    rustix::fs::open(directory, flags, Mode::empty()).ok()
+    rustix::fs::open(directory, flags, Mode::empty())
 }
 
 fn read_one(
@@ -260,6 +271,9 @@ fn read_one(
             path: Path::new(OsStr::from_bytes(&path)),
             kind,
         };
+        if walk.pruned.is_some_and(|pruned| pruned(&seen)) {
+            continue;
+        }
         if let Some(is_directory) = wanted(&seen) {
             let facts = if walk.facts { facts(fd, entry.file_name()) } else { None };
             found.push(&path, is_directory, facts);
@@ -315,7 +329,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn all(root: &Path, depth: Option<usize>, hidden: bool, limit: usize) -> (Vec<String>, bool) {
-        let found = collect(&Walk { root, depth, hidden, facts: true, limit }, |_| Some(false));
+        let found = collect(&Walk { root, depth, hidden, facts: true, limit, pruned: None }, |_| Some(false));
         assert!(found.entries.iter().all(|entry| entry.facts.is_some()));
         let relative = |entry| found.path(entry).strip_prefix(root).unwrap().to_string_lossy().into_owned();
         (found.entries.iter().map(relative).collect(), found.truncated)
@@ -350,8 +364,11 @@ mod tests {
     fn a_panic_reaches_the_caller_instead_of_stopping_the_walk() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("d")).unwrap();
-        let walk = Walk { root: root.path(), depth: None, hidden: true, facts: false, limit: 9 };
-        let walked = std::panic::catch_unwind(|| collect(&walk, |_| panic!("wanted")).entries.len());
+        let walk =
+            Walk { root: root.path(), depth: None, hidden: true, facts: false, limit: 9, pruned: None };
+        let walked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            collect(&walk, |_| panic!("wanted")).entries.len()
+        }));
         assert!(walked.is_err());
     }
 

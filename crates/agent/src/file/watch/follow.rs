@@ -61,7 +61,8 @@ impl Directories {
             let below = entry.path();
             let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
             if is_directory
-                && !watcher.excluded.is_match(below.join("x"))
+                && !watcher.leaves_out(&below, true)
+                && !watcher.leaves_out(&below.join("x"), false)
                 && self.paths.len() < MAX_DIRECTORIES
             {
                 let _ = self.add(watcher, &below, true);

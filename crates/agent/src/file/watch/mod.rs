@@ -16,12 +16,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use globset::GlobSet;
+use ignore::overrides::Override;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::file::globs;
 
 pub(crate) use routes::{CreateRequest, PollRequest, WaitRequest, router};
 
@@ -54,7 +56,7 @@ struct Watcher {
     /// The root, when it is a file.
     only: OnceLock<PathBuf>,
     recursive: bool,
-    excluded: GlobSet,
+    excluded: Override,
     included: GlobSet,
     debounce: Duration,
     log: Mutex<Log>,
@@ -86,11 +88,15 @@ impl Watcher {
         })
     }
 
+    fn leaves_out(&self, path: &Path, is_directory: bool) -> bool {
+        globs::leaves_out(&self.excluded, &self.root, path, is_directory)
+    }
+
     fn wants(&self, path: &Path) -> bool {
         // Of a file its directory is watched: the file itself is another one after each write.
         let asked_for = self.only.get().is_none_or(|only| only == path);
         asked_for
-            && !self.excluded.is_match(path)
+            && !self.leaves_out(path, false)
             && (self.included.is_empty() || self.included.is_match(path))
     }
 

@@ -91,7 +91,7 @@ async fn open(
         root: target.path.clone(),
         only: OnceLock::new(),
         recursive,
-        excluded: globs::path_globs(&target, &excluded).map_err(|failure| as_http(&failure))?,
+        excluded: globs::choice(&target, &[], &excluded).map_err(|failure| as_http(&failure))?,
         included: globs::path_globs(&target, &included).map_err(|failure| as_http(&failure))?,
         debounce,
         log: Mutex::new(Log::default()),
