@@ -107,7 +107,7 @@ impl Addresses {
     }
 
     fn size(self) -> u32 {
-        1 << (32 - u32::from(self.0.prefix()))
+        self.0.size()
     }
 
     fn at(self, offset: u32) -> Ipv4Addr {

@@ -91,12 +91,21 @@ impl Subnet {
         self.prefix
     }
 
-    /// How many sandboxes there is room for. Five addresses are no sandbox's: the first and the last of the range, the
-    /// gateway, and the two that forwarding is proven with.
+    /// How many addresses are no sandbox's: the first and the last of the range, the gateway, and the two that
+    /// forwarding is proven with.
+    pub const OWN: u32 = 5;
+
+    /// How many addresses there are.
+    #[must_use]
+    pub fn size(self) -> u32 {
+        1 << (32 - u32::from(self.prefix))
+    }
+
+    /// How many sandboxes there is room for.
     #[must_use]
     pub fn capacity(self) -> u32 {
         // Numbers of sandboxes have at most six digits: a name of an interface has at most fifteen characters.
-        (1_u32 << (32 - u32::from(self.prefix))).saturating_sub(5).min(1_000_000)
+        self.size().saturating_sub(Self::OWN).min(1_000_000)
     }
 }
 

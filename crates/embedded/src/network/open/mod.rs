@@ -4,6 +4,7 @@ mod connector;
 mod forwarding;
 mod proof;
 mod subnet;
+mod turn;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,7 +57,9 @@ impl Open {
         facts::rights().map_err(NetworkError::Rights)?;
         let names = Names::new(machine);
         let mut route = Socket::route().doing(|| "open a netlink socket".to_owned())?;
+        let turn = turn::take();
         let addresses = subnet::establish(&mut route, &names, subnet)?;
+        drop(turn);
         let mut filter = Filter::install(names.clone(), addresses)
             .doing(|| format!("put the nf_tables table {} in place", names.table))?;
         let mtu = uplink_mtu(&mut route)?;

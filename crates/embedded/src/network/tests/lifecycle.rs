@@ -226,3 +226,40 @@ fn five_hundred_open_networks_come_and_go_and_leave_nothing() {
         nothing_is_left().await;
     });
 }
+
+#[test]
+fn servers_that_start_at_one_instant_take_ranges_of_their_own() {
+    on_a_machine(async |_world| {
+        let start = std::sync::Arc::new(std::sync::Barrier::new(12));
+        let starts: Vec<_> = (0..12)
+            .map(|number| {
+                let start = std::sync::Arc::clone(&start);
+                std::thread::spawn(move || {
+                    start.wait();
+                    // One of them was told which, and has it or hears that it is taken.
+                    let wanted = (number == 11).then(|| "10.213.128.0/24".parse().unwrap());
+                    Open::start(&format!("machine-{number}"), wanted)
+                })
+            })
+            .collect();
+        let mut ranges = Vec::new();
+        for (number, started) in starts.into_iter().enumerate() {
+            match started.join().unwrap() {
+                Ok(open) => ranges.push(open.subnet()),
+                Err(NetworkError::Clash { .. }) if number == 11 => {}
+                Err(error) => panic!("{number}: {error}"),
+            }
+        }
+        assert!(ranges.len() >= 11, "{ranges:?}");
+        for (at, one) in ranges.iter().enumerate() {
+            for other in &ranges[at + 1..] {
+                let prefix = one.prefix().min(other.prefix());
+                let apart = (one.address().to_bits() ^ other.address().to_bits()) >> (32 - prefix) != 0;
+                assert!(apart, "{one} and {other} have addresses in common");
+            }
+        }
+        for number in 0..12 {
+            down(&format!("machine-{number}")).unwrap();
+        }
+    });
+}
