@@ -58,6 +58,8 @@ struct Shared {
     hooks: Hooks,
     watches: Watches,
     terminals: Terminals,
+    /// Why files can be read and nothing else.
+    only_reads: Option<Arc<str>>,
     /// They hold the state they are part of, which lives as long as the process.
     routes: OnceLock<Router>,
 }
@@ -93,6 +95,7 @@ impl App {
                 hooks: Hooks::new(&options.hooks),
                 watches: Watches::default(),
                 terminals: Terminals::default(),
+                only_reads: options.only_reads.as_deref().map(Arc::from),
                 routes: OnceLock::new(),
             }),
         })
@@ -101,6 +104,11 @@ impl App {
     /// Every route, built when the first is asked for: a health check needs none.
     pub(crate) fn routes(&self) -> Router {
         self.shared.routes.get_or_init(|| crate::routes::all(self.clone())).clone()
+    }
+
+    /// Why files can be read and nothing else; `None` when everything works.
+    pub(crate) fn only_reads(&self) -> Option<&Arc<str>> {
+        self.shared.only_reads.as_ref()
     }
 
     pub(crate) fn home(&self) -> Arc<Path> {

@@ -34,6 +34,8 @@ pub struct Options {
     pub token_key: Option<TokenKey>,
     /// How long a ticket is valid.
     pub ticket_life: Duration,
+    /// Why files can be read and nothing else.
+    pub only_reads: Option<String>,
 }
 
 /// A setting that is wrong: which, what was given, and what would be right.
@@ -60,7 +62,7 @@ const HELP: &str = "\
 The Stockade sandbox agent: the AIO sandbox HTTP API.
 
 Usage: stockade-agent [--listen ADDRESS:PORT] [--home DIR] [--grace SECONDS] [--allow-host NAMES]
-                      [--ready-fd N] [--command-cgroup-fd N]...
+                      [--ready-fd N] [--command-cgroup-fd N]... [--only-reads WHY]
        stockade-agent --install DIR
 
   --listen ADDRESS:PORT  where the API listens (default 0.0.0.0:8080; SANDBOX_SRV_PORT sets the port)
@@ -69,6 +71,7 @@ Usage: stockade-agent [--listen ADDRESS:PORT] [--home DIR] [--grace SECONDS] [--
   --allow-host NAMES     host names to answer to, comma-separated (also STOCKADE_ALLOWED_HOSTS)
   --ready-fd N           write a byte to this descriptor once the API listens
   --command-cgroup-fd N  commands write 0 to this descriptor, a control group's, before they begin
+  --only-reads WHY       show files, run and change nothing; other calls are refused and told why
   --install DIR          copy this program to DIR/stockade-agent and end
 
 MAX_SHELL_SESSIONS sets how many shell sessions there may be (default 128).
@@ -93,6 +96,7 @@ impl Options {
         let mut grace = DEFAULT_GRACE;
         let mut ready_fd = None;
         let mut command_cgroup_fds = Vec::new();
+        let mut only_reads = None;
         let mut hosts = KnownHosts::parse(&variable("STOCKADE_ALLOWED_HOSTS").unwrap_or_default());
         hosts.add(&variable("NODE_HOST").unwrap_or_default());
         let mut arguments = arguments.into_iter();
@@ -110,6 +114,7 @@ impl Options {
                 | "--allow-host"
                 | "--ready-fd"
                 | "--command-cgroup-fd"
+                | "--only-reads"
                 | "--install" => {}
                 _ => return Err(wrong("argument", &name, "is not known; see --help")),
             }
@@ -122,6 +127,7 @@ impl Options {
                 "--grace" => grace = parse_seconds(&name, &value)?,
                 "--ready-fd" => ready_fd = Some(parse_descriptor(&name, &value)?),
                 "--command-cgroup-fd" => command_cgroup_fds.push(parse_descriptor(&name, &value)?),
+                "--only-reads" => only_reads = Some(value),
                 "--install" if value.is_empty() => return Err(wrong(&name, &value, "is not a directory")),
                 "--install" => return Ok(Parsed::Install(PathBuf::from(value))),
                 _ => hosts.add(&value),
@@ -142,8 +148,12 @@ impl Options {
                 _ => return Err(wrong("MAX_SHELL_SESSIONS", &value, "is not a number above 0")),
             },
         };
-        let hooks = EnvironmentHooks::read(variable)
-            .map_err(|(setting, value, problem)| wrong(setting, &value, problem))?;
+        let hooks = match &only_reads {
+            // Nothing is run, neither at the start nor at the end.
+            Some(_) => EnvironmentHooks::default(),
+            None => EnvironmentHooks::read(variable)
+                .map_err(|(setting, value, problem)| wrong(setting, &value, problem))?,
+        };
         let token_key = variable("JWT_PUBLIC_KEY").map(|key| parse_key(&key)).transpose()?;
         let ticket_life = match variable("TICKET_TTL_SECONDS") {
             None => TICKET_LIFE,
@@ -167,6 +177,7 @@ impl Options {
             hooks,
             token_key,
             ticket_life,
+            only_reads,
         })))
     }
 }

@@ -1,12 +1,15 @@
 //! Every route of the agent.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 use crate::app::App;
-use crate::http::ApiError;
+use crate::http::{ApiError, reading};
 use crate::{auth, bash, code, context, extras, file, mcp, preview, shell};
 
 /// Groups of routes that need the full image: a browser, a display, an egress proxy.
@@ -14,6 +17,17 @@ const FULL_IMAGE: &[&str] =
     &["/v1/browser", "/v1/display", "/v1/proxy", "/cdp", "/vnc", "/jupyter", "/code-server"];
 
 pub(crate) fn all(app: App) -> Router {
+    let only_reads = app.only_reads().cloned();
+    let routes = every(app);
+    match only_reads {
+        None => routes,
+        Some(why) => {
+            routes.layer(from_fn(move |request, next| reading::check(Arc::clone(&why), request, next)))
+        }
+    }
+}
+
+fn every(app: App) -> Router {
     Router::new()
         .merge(context::router())
         .merge(auth::router())

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use crate::app::App;
 use crate::http::leftover::Leftover;
-use crate::http::{ApiError, guard};
+use crate::http::{ApiError, guard, reading};
 use crate::{auth, context, preview};
 
 const HEALTH: &str = "/v1/sandbox";
@@ -181,6 +181,9 @@ impl Front {
 
 async fn dispatch(app: App, port: Option<u16>, request: Request<Body>) -> Response<Body> {
     if let Some(port) = port {
+        if let Some(why) = app.only_reads() {
+            return reading::refusal(why).into_response();
+        }
         return preview::to_port(app, port, request).await.unwrap_or_else(IntoResponse::into_response);
     }
     match app.routes().oneshot(request).await {

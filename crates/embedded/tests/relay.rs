@@ -246,7 +246,7 @@ async fn detaching_ends_connections_and_lets_new_ones_wait() {
     let (id, address) = world.echoing("restarted").await;
     let mut old = connect(address).await;
     assert_eq!(says(&mut old, b"old").await, b"old");
-    world.relay.detach(&id).await.unwrap();
+    world.relay.detach(&id, None).await.unwrap();
     assert_eq!(rest(&mut old).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     let mut new = connect(address).await;
     new.write_all(b"new").await.unwrap();

@@ -301,3 +301,28 @@ async fn a_caller_that_only_connects_reaches_nobody() {
     tokio::spawn(echo(listener));
     assert_eq!(says(&mut connect(address).await, b"y").await, b"y");
 }
+
+#[tokio::test]
+async fn connections_that_say_nothing_give_way_to_those_that_do() {
+    let world = World::new().await;
+    let (id, address) = world.echoing("besieged").await;
+    let mut speaks = connect(address).await;
+    assert_eq!(says(&mut speaks, b"x").await, b"x");
+    let mut silent = Vec::new();
+    for _ in 0..540 {
+        silent.push(connect(address).await);
+    }
+    let mut served = Vec::new();
+    for _ in 0..20 {
+        let mut caller = connect(address).await;
+        assert_eq!(says(&mut caller, b"x").await, b"x");
+        served.push(caller);
+    }
+    // The oldest are gone, the youngest are not, and who has said something is never closed for others.
+    assert_eq!(rest(&mut silent[0]).await.unwrap(), b"");
+    assert_eq!(says(silent.last_mut().unwrap(), b"late").await, b"late");
+    assert_eq!(says(&mut speaks, b"still").await, b"still");
+    assert_eq!(says(&mut served[0], b"still").await, b"still");
+    let listed = world.listed(&id).await;
+    assert_eq!((listed.open, listed.refused), (512, 0));
+}

@@ -6,6 +6,7 @@ mod form;
 pub(crate) mod guard;
 pub(crate) mod leftover;
 mod query;
+pub(crate) mod reading;
 pub(crate) mod reply;
 
 pub(crate) use body::JsonBody;

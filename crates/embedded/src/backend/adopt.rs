@@ -19,7 +19,7 @@ use super::{end, pause, process, relays, remove, standby, start};
 use crate::cgroup::CgroupLayout;
 use crate::relay::Listed;
 use crate::state::Stored;
-use crate::state::record::{Phase, Record};
+use crate::state::record::{Failure, Phase, Record};
 
 /// How long what belongs to nobody may take to be gone.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -141,7 +141,10 @@ async fn adopt(inner: &Arc<Inner>, entry: &Arc<Entry>) {
         }
         (Action::StartOnDemand, _) => {
             inner.know(entry, |now| now.on_demand = true);
-            entry.happened(false, "Stopped", "the machine was restarted; it starts with the next connection");
+            if record.life.phase == Phase::Live {
+                let message = "the machine was restarted; it starts with the next connection";
+                entry.happened(false, "Stopped", message);
+            }
             drop(turn);
             relays::restore(inner, entry).await;
         }
@@ -156,7 +159,8 @@ async fn adopt(inner: &Arc<Inner>, entry: &Arc<Entry>) {
             if let Err(error) = gone {
                 tracing::error!(sandbox_id = %entry.id, %error, "its end cannot be written down");
             }
-            end::stopped(inner, entry, &turn).await;
+            let message = "its main process ended while no server was there".to_owned();
+            end::stopped(inner, entry, &turn, Failure { reason: "Restarting".to_owned(), message }).await;
             drop(turn);
             relays::restore(inner, entry).await;
             let turn = entry.turn().await;
@@ -249,7 +253,7 @@ fn wait_until_listens(inner: &Arc<Inner>, entry: &Arc<Entry>, start: u64, pid: i
     let (inner, entry) = (Arc::clone(inner), Arc::clone(entry));
     tokio::spawn(async move {
         let deadline = Instant::now() + LISTEN_LIMIT;
-        while Instant::now() < deadline && entry.open().start == start && entry.phase() == Phase::Live {
+        while Instant::now() < deadline && entry.open().start == start {
             if listens(pid, port) {
                 start::is_ready(&inner, &entry, start);
                 return;

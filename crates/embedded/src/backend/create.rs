@@ -3,6 +3,7 @@
 //! The first who asks for an id puts it in under the lock of all sandboxes and holds its turn until it is
 //! made; the others wait for the turn and find what came of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,21 +15,22 @@ use uuid::Uuid;
 use super::entry::{Entry, Turn};
 use super::error::StartFailure;
 use super::inner::{Inner, Slot};
-use super::places::{self, Place};
+use super::places::{self, NoPlace, Place};
 use super::request::Asked;
 use super::sameness::{check_extensions, check_same};
 use super::standby::Ready;
 use super::{mounts, remove, start, unlimited};
 use crate::launch::spec::UserMap;
 use crate::relay::RelayError;
+use crate::settings::PortRange;
 use crate::state::record::{Life, Phase, Record};
 
 /// The longest a create is worth waiting for: callers give up at 30 s.
 const CREATE_LIMIT: Duration = Duration::from_secs(25);
 /// How long a create waits for the agent to listen. Beyond it, the answer says that it is not ready.
 const READY_WAIT: Duration = Duration::from_secs(10);
-/// How many ports are tried that others may have.
-const PORT_ATTEMPTS: u32 = 20;
+/// How many ports are tried that others may have: another server with the same range may have hundreds of sandboxes.
+const PORT_ATTEMPTS: usize = 500;
 
 pub(crate) async fn create(
     inner: &Arc<Inner>,
@@ -94,6 +96,10 @@ async fn find(
         }
         Phase::Failed => {
             entry.with(|record| check_same(record, spec, asked, contract))?;
+            if entry.with(|record| record.life.only_reads().is_some()) {
+                // Its files are somebody's, and nobody asked for their end.
+                return Ok(Some(entry.seen().sandbox));
+            }
             // It never runs again; whoever creates the sandbox wants one that does, and with what is asked for now.
             tracing::info!(sandbox_id = %entry.id, "replacing a sandbox that failed");
             remove::mark(inner, entry, &turn)?;
@@ -146,13 +152,7 @@ fn new_entry(
         inner.metrics.standby(inner.standbys.count());
         standby.as_ref().map(|ready| ready.slot)
     });
-    let Some(Place { port, slot }) = place else {
-        let message = format!(
-            "every port of {} is taken (SANDBOX_PORT_RANGE); delete some sandboxes, or widen the range",
-            inner.settings.ports
-        );
-        return Err(BackendError::QuotaExceeded { message });
-    };
+    let Place { port, slot } = place.map_err(|missing| no_place(inner, missing))?;
     let users = if inner.facts.privileged { places::users(slot) } else { UserMap::Single };
     let incarnation = standby.as_ref().map(|ready| ready.incarnation.clone());
     let record = Record {
@@ -182,6 +182,19 @@ fn new_entry(
         Some(turn) => Ok((entry, turn)),
         None => unreachable!("nobody else knows of a sandbox that was just made"),
     }
+}
+
+fn no_place(inner: &Inner, missing: NoPlace) -> BackendError {
+    let message = match missing {
+        NoPlace::Port => format!(
+            "every port of {} is a sandbox's (SANDBOX_PORT_RANGE); delete some sandboxes, or widen the range",
+            inner.settings.ports
+        ),
+        NoPlace::Users => "there are no users of this machine left for another sandbox: /etc/subuid and /etc/subgid give \
+                           most of those from 1879048192 to 2147352575 to others; delete some sandboxes, or change that"
+            .to_owned(),
+    };
+    BackendError::QuotaExceeded { message }
 }
 
 /// Makes it, or leaves nothing of it.
@@ -237,21 +250,55 @@ async fn try_make(
 
 /// Opens its port; another one when somebody else on this machine has it.
 async fn listen(inner: &Inner, entry: &Entry, turn: &Turn) -> Result<(), BackendError> {
-    for _ in 0..PORT_ATTEMPTS {
+    let mut tried = BTreeSet::new();
+    while tried.len() < PORT_ATTEMPTS {
         let port = entry.place().port;
         match inner.relays.listen(&entry.id, port).await {
             Ok(()) => return Ok(()),
             Err(RelayError::AddressInUse { .. }) => {
                 tracing::debug!(sandbox_id = %entry.id, port, "somebody else has this port; trying the next");
-                let Some(other) = inner.places.lock().another_port(port) else { break };
+                tried.insert(port);
+                let Some(other) = inner.places.lock().another_port(port, &tried) else { break };
                 inner.write(entry, turn, |record| record.port = other)?;
             }
             Err(error) => return Err(StartFailure::Relay(error).into_backend(&entry.id)),
         }
     }
-    let message = format!(
-        "{PORT_ATTEMPTS} ports of {} in a row are taken by other programs; choose another SANDBOX_PORT_RANGE",
-        inner.settings.ports
-    );
-    Err(BackendError::QuotaExceeded { message })
+    Err(BackendError::QuotaExceeded { message: ports_taken(inner.settings.ports, tried.len()) })
+}
+
+/// That no port was to be had, for as many as were tried.
+fn ports_taken(range: PortRange, tried: usize) -> String {
+    let (what, ours) = match tried {
+        1 => ("a port".to_owned(), range.count() > 1),
+        tried => (format!("{tried} ports"), range.count() > u32::try_from(tried).unwrap_or(u32::MAX)),
+    };
+    let others =
+        if ours { "; those that are left are sandboxes' or were not tried" } else { ", which is all of it" };
+    format!(
+        "other programs have {what} of SANDBOX_PORT_RANGE ({range}){others}: end those programs, or choose another range \
+         (`ss -ltnp` lists who listens)"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_others_are_counted_as_they_are() {
+        let said = |range: &str, tried| ports_taken(range.parse().unwrap(), tried);
+        assert!(
+            said("20000-20004", 5)
+                .contains("have 5 ports of SANDBOX_PORT_RANGE (20000-20004), which is all of it")
+        );
+        assert!(
+            said("20000-20004", 2)
+                .contains("have 2 ports of SANDBOX_PORT_RANGE (20000-20004); those that are left")
+        );
+        assert!(
+            said("20000-20000", 1).contains("have a port of SANDBOX_PORT_RANGE (20000-20000), which is all")
+        );
+        assert!(said("20000-29999", PORT_ATTEMPTS).contains("have 500 ports"));
+    }
 }

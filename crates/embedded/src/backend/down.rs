@@ -15,7 +15,7 @@ use crate::facts::MachineFacts;
 use crate::network::{self, NetworkError};
 use crate::relay::{self, Relay, RelayError, RelayOptions};
 use crate::state::record::Record;
-use crate::state::{StateDir, StateError, Stored, trash};
+use crate::state::{self, StateDir, StateError, Stored, trash};
 
 /// How long killed processes may take to be gone.
 const GROUPS: Duration = Duration::from_secs(5);
@@ -45,6 +45,17 @@ pub enum DownError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Whether [`down`] would come to its end, as far as can be seen beforehand. `server` is the process that serves on the
+/// directory and is about to be ended.
+///
+/// # Errors
+/// What is in the way. Nothing is changed.
+pub fn check_down(directory: &Path, purge: bool, server: Option<i32>) -> Result<(), DownError> {
+    state::check_end(directory, purge, server)?;
+    relay::find(directory)?;
+    Ok(())
 }
 
 /// Ends all sandboxes of a state directory and everything that outlived its server; how many sandboxes there were. No

@@ -18,8 +18,11 @@ use crate::state::record::{Exit, Failure, Phase};
 pub(crate) async fn ended(inner: &Arc<Inner>, entry: &Arc<Entry>, start: u64, exit: Option<launch::Exit>) {
     let turn = entry.turn().await;
     let open = entry.open();
-    if open.start != start || entry.phase() != Phase::Live {
+    if open.start != start || !entry.with(|record| record.life.may_run()) {
         return;
+    }
+    if let Some(why) = entry.with(|record| record.life.only_reads().cloned()) {
+        return stopped_reading(inner, entry, &turn, why).await;
     }
     let (code, signal) = match exit {
         Some(launch::Exit::Code(code)) => (Some(code), None),
@@ -40,8 +43,9 @@ pub(crate) async fn ended(inner: &Arc<Inner>, entry: &Arc<Entry>, start: u64, ex
     }
     let how = format!("its main process {}", plan::how(&exit));
     tracing::warn!(sandbox_id = %entry.id, "{how}");
-    entry.happened(true, if out_of_memory { "OOMKilled" } else { "Ended" }, how);
-    stopped(inner, entry, &turn).await;
+    entry.happened(true, if out_of_memory { "OOMKilled" } else { "Ended" }, how.clone());
+    let reason = if out_of_memory { "OOMKilled" } else { "Restarting" };
+    stopped(inner, entry, &turn, Failure { reason: reason.to_owned(), message: how }).await;
     let written = inner.write(entry, &turn, |record| {
         record.life.process = None;
         record.life.paused = false;
@@ -53,14 +57,34 @@ pub(crate) async fn ended(inner: &Arc<Inner>, entry: &Arc<Entry>, start: u64, ex
     next(inner, entry, &turn).await;
 }
 
-/// None of its processes run: nothing leads there, and nothing of them is open.
-pub(crate) async fn stopped(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
-    lead_away(inner, entry).await;
+/// None of its processes run: nothing leads there, and nothing of them is open. Callers that wait for an answer hear
+/// why.
+pub(crate) async fn stopped(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, why: Failure) {
+    lead_away(inner, entry, Some(why)).await;
     close(entry, turn);
     inner.know(entry, |now| {
         now.runs = false;
         now.ready = false;
     });
+}
+
+/// The agent that showed the files of one that runs no more has ended, or has still to be started: whoever connects
+/// next starts it.
+pub(crate) async fn stopped_reading(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, why: Failure) {
+    close(entry, turn);
+    inner.know(entry, |now| {
+        now.runs = false;
+        now.ready = false;
+        now.on_demand = true;
+    });
+    let written = entry.write_if_possible(turn, &inner.state, &inner.settings.node_host, |record| {
+        record.life.process = None;
+        record.life.paused = false;
+    });
+    if let Err(error) = written {
+        tracing::error!(sandbox_id = %entry.id, %error, "that it ended cannot be written down; tried again");
+    }
+    detach(inner, entry, Some(why)).await;
 }
 
 /// Lets go of what was open of a start, which is void from here on.
@@ -72,17 +96,23 @@ fn close(entry: &Entry, turn: &Turn) {
     });
 }
 
-/// Its port leads nowhere any more: callers wait for its next start, or hear that there is none.
-pub(crate) async fn lead_away(inner: &Inner, entry: &Entry) {
+/// Its port leads nowhere any more: callers wait for its next start, or hear that there is none. `why` is for those
+/// whose request is cut.
+pub(crate) async fn lead_away(inner: &Inner, entry: &Entry, why: Option<Failure>) {
     let failure = entry.with(|record| match record.life.phase {
         Phase::Failed => record.life.failure.clone(),
         _ => None,
     });
-    let led = match &failure {
-        Some(failure) => inner.relays.fail(&entry.id, failure).await,
-        None => inner.relays.detach(&entry.id).await,
-    };
+    let Some(failure) = failure else { return detach(inner, entry, why).await };
+    let led = inner.relays.fail(&entry.id, &failure).await;
     if let Err(error) = led {
+        tracing::warn!(sandbox_id = %entry.id, error = chain(&error), "its callers cannot be told that it failed");
+    }
+}
+
+/// Has its connections wait; callers that wait for an answer are told why.
+pub(crate) async fn detach(inner: &Inner, entry: &Entry, why: Option<Failure>) {
+    if let Err(error) = inner.relays.detach(&entry.id, why).await {
         tracing::warn!(sandbox_id = %entry.id, error = chain(&error), "its port cannot be taken off it");
     }
 }
@@ -119,12 +149,20 @@ pub(crate) async fn next(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn) {
             start_after(inner, entry, wait);
         }
         Action::GiveUp(failure) => give_up(inner, entry, turn, failure).await,
-        Action::StartOnDemand | Action::Adopt | Action::Keep | Action::Remove => {}
+        // Its files cannot be shown: whoever asks for them hears why it has failed.
+        Action::StartOnDemand => lead_away(inner, entry, None).await,
+        Action::Adopt | Action::Keep | Action::Remove => {}
     }
 }
 
 /// It is not started again.
 pub(crate) async fn give_up(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn, failure: Failure) {
+    write_failed(inner, entry, turn, failure);
+    lead_away(inner, entry, None).await;
+}
+
+/// Writes down that it has failed, and why.
+pub(crate) fn write_failed(inner: &Inner, entry: &Entry, turn: &Turn, failure: Failure) {
     tracing::error!(sandbox_id = %entry.id, reason = failure.reason, "{}", failure.message);
     entry.happened(true, &failure.reason, failure.message.clone());
     let written = entry.write_if_possible(turn, &inner.state, &inner.settings.node_host, |record| {
@@ -134,7 +172,6 @@ pub(crate) async fn give_up(inner: &Arc<Inner>, entry: &Arc<Entry>, turn: &Turn,
     if let Err(error) = written {
         tracing::error!(sandbox_id = %entry.id, %error, "that it failed cannot be written down; tried again");
     }
-    lead_away(inner, entry).await;
 }
 
 /// Starts it after a while, if it is then still what it is now.

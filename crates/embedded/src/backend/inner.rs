@@ -112,9 +112,7 @@ impl Inner {
         }
         let most = usize::try_from(self.settings.max_sandboxes).unwrap_or(usize::MAX);
         if sandboxes.len() >= most {
-            let message =
-                format!("there are {most} sandboxes already (SANDBOX_MAX); delete some, or allow more");
-            return Err(BackendError::QuotaExceeded { message });
+            return Err(BackendError::QuotaExceeded { message: self.settings.full() });
         }
         let (entry, turn) = make()?;
         sandboxes.insert(id.clone(), Arc::clone(&entry));

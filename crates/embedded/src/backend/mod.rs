@@ -7,9 +7,11 @@ mod down;
 mod end;
 mod entry;
 mod error;
+mod evict;
 mod explain;
 mod inner;
 mod log;
+mod measure;
 mod metrics;
 mod mounts;
 mod named;
@@ -39,7 +41,7 @@ use stockade_core::{Backend, BackendError, Sandbox, SandboxId, SandboxSpec, Stat
 use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
 
-pub use down::{DownError, down};
+pub use down::{DownError, check_down, down};
 pub use error::StartError;
 pub use explain::{Explained, explain};
 use inner::{Inner, Parts};

@@ -25,10 +25,12 @@ pub(crate) async fn pause(inner: &Arc<Inner>, id: &SandboxId) -> Result<Arc<Sand
     if entry.with(|record| record.life.paused) {
         return Ok(entry.seen().sandbox);
     }
+    if entry.phase() == Phase::Failed {
+        return Err(not_running(&entry, "paused"));
+    }
     let open = entry.open();
     let Some(cgroup) = open.cgroup.filter(|_| now.runs && now.ready) else {
-        let message = format!("sandbox '{id}' does not run, so it cannot be paused");
-        return Err(BackendError::NotReady { message });
+        return Err(not_running(&entry, "paused"));
     };
     let since = Moment::now();
     inner.write(&entry, &turn, |record| record.life.paused = true)?;
@@ -48,6 +50,9 @@ pub(crate) async fn pause(inner: &Arc<Inner>, id: &SandboxId) -> Result<Arc<Sand
 
 pub(crate) async fn resume(inner: &Arc<Inner>, id: &SandboxId) -> Result<Arc<Sandbox>, BackendError> {
     let (entry, turn) = turn(inner, id).await?;
+    if entry.phase() == Phase::Failed {
+        return Err(not_running(&entry, "resumed"));
+    }
     if !entry.with(|record| record.life.paused) {
         return Ok(entry.seen().sandbox);
     }
@@ -61,6 +66,16 @@ pub(crate) async fn resume(inner: &Arc<Inner>, id: &SandboxId) -> Result<Arc<San
     inner.write(&entry, &turn, |record| record.life.paused = false)?;
     entry.happened(false, "Resumed", "its processes run on");
     Ok(entry.seen().sandbox)
+}
+
+/// Why something cannot be done with one that does not run.
+fn not_running(entry: &Entry, done: &str) -> BackendError {
+    let sandbox = entry.seen().sandbox;
+    let why = sandbox.message.as_deref().or(sandbox.reason.as_deref());
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    let reason = sandbox.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let message = format!("sandbox '{}' is {}{reason} and cannot be {done}{why}", entry.id, sandbox.status);
+    BackendError::NotReady { message }
 }
 
 /// The relay has let it run on, because somebody connects.

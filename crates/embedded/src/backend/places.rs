@@ -32,6 +32,15 @@ pub(crate) struct Places {
     foreign: BTreeSet<u32>,
 }
 
+/// What there is none left of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// A port in the range.
+    Port,
+    /// Users of the machine for one more sandbox.
+    Users,
+}
+
 /// A port and a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -54,12 +63,15 @@ impl Places {
         Self { range, ports, next_port: range.first(), first_slot, slots, foreign }
     }
 
-    /// A place for a new sandbox; `None` when there is none left. Its slot may be one that was taken before.
-    pub(crate) fn take(&mut self, slot: impl FnOnce() -> Option<u32>) -> Option<Place> {
-        let port = self.free_port()?;
-        let slot = slot().or_else(|| self.take_slot())?;
+    /// A place for a new sandbox. Its slot may be one that was taken before.
+    ///
+    /// # Errors
+    /// What there is none left of.
+    pub(crate) fn take(&mut self, slot: impl FnOnce() -> Option<u32>) -> Result<Place, NoPlace> {
+        let port = self.free_port(&BTreeSet::new()).ok_or(NoPlace::Port)?;
+        let slot = slot().or_else(|| self.take_slot()).ok_or(NoPlace::Users)?;
         self.ports.insert(port);
-        Some(Place { port, slot })
+        Ok(Place { port, slot })
     }
 
     /// A slot alone, for a sandbox to come.
@@ -74,9 +86,9 @@ impl Places {
         self.slots.remove(&slot);
     }
 
-    /// Another port instead of one that somebody else on this machine has.
-    pub(crate) fn another_port(&mut self, taken: u16) -> Option<u16> {
-        let port = self.free_port()?;
+    /// Another port instead of one that somebody else on this machine has, and none of those that were tried.
+    pub(crate) fn another_port(&mut self, taken: u16, tried: &BTreeSet<u16>) -> Option<u16> {
+        let port = self.free_port(tried)?;
         self.ports.remove(&taken);
         self.ports.insert(port);
         Some(port)
@@ -100,13 +112,13 @@ impl Places {
 
     /// One after the other, so that a port given back is the last to be given out: who still has its URL must
     /// not reach another sandbox.
-    fn free_port(&mut self) -> Option<u16> {
+    fn free_port(&mut self, tried: &BTreeSet<u16>) -> Option<u16> {
         let count = self.range.count();
         let start = u32::from(self.next_port - self.range.first());
         let port = (0..count).find_map(|step| {
             let offset = u16::try_from((start + step) % count).ok()?;
             let port = self.range.first() + offset;
-            (!self.ports.contains(&port)).then_some(port)
+            (!self.ports.contains(&port) && !tried.contains(&port)).then_some(port)
         })?;
         self.next_port = if port == self.range.last() { self.range.first() } else { port + 1 };
         Some(port)
@@ -159,9 +171,9 @@ mod tests {
         let first = places.take(|| None).unwrap();
         let second = places.take(|| None).unwrap();
         assert_eq!((first, second), (Place { port: 100, slot: 1 }, Place { port: 102, slot: 2 }));
-        assert_eq!(places.take(|| None), None);
+        assert_eq!(places.take(|| None), Err(NoPlace::Port));
         places.give_back(first);
-        assert_eq!(places.take(|| None), Some(first));
+        assert_eq!(places.take(|| None), Ok(first));
     }
 
     #[test]
@@ -195,8 +207,11 @@ mod tests {
     fn a_port_of_somebody_else_is_exchanged() {
         let mut places = mk_places(100, 101);
         let place = places.take(|| None).unwrap();
-        assert_eq!(places.another_port(place.port), Some(101));
-        assert_eq!(places.another_port(101), Some(100));
+        let mut tried = BTreeSet::from([place.port]);
+        assert_eq!(places.another_port(place.port, &tried), Some(101));
+        tried.insert(101);
+        assert_eq!(places.another_port(101, &tried), None, "each is tried once");
+        assert_eq!(places.another_port(101, &BTreeSet::new()), Some(100));
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //!                     removed ◄──────  Deleting ◄─────────────────────┘
 //! ```
 //!
+//! One that failed because its files take too much runs no more, but an agent that only reads shows its files to
+//! whoever connects, until it is deleted.
+//!
 //! Planning never awaits, time is an argument, and a plan may be made again whenever something was seen.
 
 use std::time::Duration;
@@ -56,6 +59,8 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 pub(crate) fn plan(life: &Life, main: Main, limit: RestartLimit, now: Timestamp) -> Action {
     match (life.phase, main) {
         (Phase::Making | Phase::Deleting, _) => Action::Remove,
+        (Phase::Failed, Main::Runs) if life.only_reads().is_some() => Action::Adopt,
+        (Phase::Failed, _) if life.only_reads().is_some() => Action::StartOnDemand,
         (Phase::Failed, _) => Action::Keep,
         (Phase::Live, Main::Runs) => Action::Adopt,
         (Phase::Live, Main::OfAnEarlierBoot) => Action::StartOnDemand,

@@ -82,9 +82,10 @@ impl Relays {
         self.current().attach(id, copy()?, port).await
     }
 
-    /// Has its connections wait.
-    pub(crate) async fn detach(&self, id: &SandboxId) -> Result<(), RelayError> {
-        match self.current().detach(id).await {
+    /// Has its connections wait. Those whose request is cut are told why.
+    pub(crate) async fn detach(&self, id: &SandboxId, why: Option<Failure>) -> Result<(), RelayError> {
+        let why = why.map(|Failure { reason, message }| relay::Failure { reason, message });
+        match self.current().detach(id, why).await {
             // The next one is told what is true then.
             Err(RelayError::Ended | RelayError::Unknown(_)) => Ok(()),
             result => result,
@@ -213,8 +214,8 @@ pub(crate) async fn restore(inner: &Arc<Inner>, entry: &Arc<Entry>) {
             return;
         }
     }
-    if entry.phase() == Phase::Failed {
-        end::lead_away(inner, entry).await;
+    if entry.with(|record| !record.life.may_run()) {
+        end::lead_away(inner, entry, None).await;
         return;
     }
     let open = entry.open();

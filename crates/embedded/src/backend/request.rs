@@ -91,6 +91,7 @@ impl Asked {
             agent_port: settings.container_port,
             processes: Some(self.limits.pids),
             grace: settings.delete_grace,
+            only_reads: None,
         }
     }
 }

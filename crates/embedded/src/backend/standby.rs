@@ -182,6 +182,7 @@ fn template(inner: &Inner, slot: u32, incarnation: &str) -> LaunchSpec {
         agent_port: settings.container_port,
         processes: None,
         grace: settings.delete_grace,
+        only_reads: None,
     }
 }
 

@@ -27,7 +27,7 @@ use crate::cgroup::{Limits, SandboxCgroup};
 use crate::launch::spec::WritableLayer;
 use crate::launch::{Exit, LaunchError, LaunchFds, Launched};
 use crate::network::{Prepared, ResolvedPolicy};
-use crate::state::record::{Phase, ProcessId, Record, StoredLimits};
+use crate::state::record::{ProcessId, Record, StoredLimits};
 
 /// How long the agent may take to listen. It takes milliseconds, unless the machine is busy with others.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -101,6 +101,7 @@ async fn run(
     }
     let mut spec = record.launch;
     spec.name_server = prepared.name_server;
+    spec.only_reads = record.life.only_reads().map(|failure| failure.message.clone());
     let launched = inner.launch(&spec, || descriptors(&cgroup, &prepared, &log)).await?;
     began(inner, entry, turn, launched, cgroup, prepared)
 }
@@ -324,7 +325,7 @@ pub(crate) async fn on_demand(
     entry: &Arc<Entry>,
     turn: &Turn,
 ) -> Result<(), BackendError> {
-    if entry.phase() != Phase::Live || !entry.now().on_demand {
+    if !entry.with(|record| record.life.may_run()) || !entry.now().on_demand {
         return Ok(());
     }
     let _permit = inner.turn_to_start(Instant::now() + DEMAND_LIMIT).await?;

@@ -107,6 +107,7 @@ impl Coming {
             SetupStep::HostName(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
             SetupStep::FillOwnLayer(layer) => self.fill_own_layer(layer),
             SetupStep::Bind(bind) => self.bind(bind),
+            SetupStep::OnlyRead => Ok(sys::set_mount(self.made.root.as_fd(), sys::READ_ONLY, None)?),
             SetupStep::EnterRoot => self.enter_root(),
             SetupStep::LimitProcesses => limit(),
             SetupStep::BecomeUser(map) => Ok(users::become_user(&self.made.users, *map)?),

@@ -59,6 +59,7 @@ pub fn plan(
         SetupStep::FillOwnLayer(OwnLayer { files: own_files(spec), directories: places(spec, system) }),
     ]);
     steps.extend(spec.binds.iter().cloned().map(SetupStep::Bind));
+    steps.extend(spec.only_reads.iter().map(|_| SetupStep::OnlyRead));
     steps.extend([SetupStep::EnterRoot, SetupStep::LimitProcesses, SetupStep::BecomeUser(spec.users)]);
     if let Some(most) = spec.processes.filter(|_| !facts.privileged && facts.counts_processes_apart()) {
         steps.push(SetupStep::LimitUser(most));
@@ -147,5 +148,6 @@ fn execute(spec: &LaunchSpec) -> SetupStep {
     ];
     // Not as a variable: every command would have it.
     arguments.extend(spec.known_host.iter().map(|host| format!("--allow-host={host}")));
+    arguments.extend(spec.only_reads.iter().map(|why| format!("--only-reads={why}")));
     SetupStep::Execute { arguments, environment: environment.into_iter().map(variable).collect() }
 }

@@ -35,6 +35,9 @@ pub struct LaunchSpec {
     pub processes: Option<u32>,
     /// Time between a request to end and the end.
     pub grace: Duration,
+    /// Why nothing may change any more: everything is shown read-only, and the agent runs nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_reads: Option<String>,
 }
 
 impl fmt::Debug for LaunchSpec {

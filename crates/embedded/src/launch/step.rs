@@ -43,6 +43,8 @@ pub enum SetupStep {
     FillOwnLayer(OwnLayer),
     /// Show a directory of the machine.
     Bind(Bind),
+    /// Let nothing be written any more.
+    OnlyRead,
     /// Make all this the root directory, and let go of the machine's.
     EnterRoot,
     /// Limit what single processes may use.
@@ -134,6 +136,7 @@ impl fmt::Display for SetupStep {
             Self::MountProc => f.write_str("mount the fresh /proc and cover what tells of the machine"),
             Self::MountSys => f.write_str("mount an empty read-only /sys"),
             Self::Bind(bind) => write!(f, "{bind}"),
+            Self::OnlyRead => f.write_str("make all of it read-only"),
             Self::EnterRoot => f.write_str("make it the root and detach the machine's"),
             Self::LimitProcesses => f.write_str("limit what single processes may use"),
             Self::LimitUser(most) => write!(f, "limit its processes and threads to {most}"),

@@ -14,6 +14,7 @@ use super::machine::Machine;
 use super::port::Port;
 use super::process::log;
 use super::refusal::{Reason, refuse};
+use super::silent::Admission;
 
 /// How long nothing is accepted when the kernel has no memory or descriptors for it.
 const BREATH: Duration = Duration::from_millis(100);
@@ -56,12 +57,12 @@ pub(super) async fn accept(listener: TcpListener, port: Arc<Port>, gate: Arc<Gat
 }
 
 fn admit(client: TcpStream, port: &Arc<Port>, gate: &Arc<Gate>) {
-    if let (Some(entered), Some(taken)) = (port.enter(), gate.limits.take_connection()) {
+    let free = port.enter().zip(gate.limits.take_connection());
+    let free = free.map(|(entered, taken)| Admission { entered, taken });
+    if let Some(admission) = free.or_else(|| port.silent.take_oldest()) {
+        let ticket = port.silent.keep(admission);
         let (port, gate) = (Arc::clone(port), Arc::clone(gate));
-        tokio::spawn(async move {
-            connection::serve(client, port, &gate).await;
-            drop((entered, taken));
-        });
+        tokio::spawn(async move { connection::serve(client, port, &gate, ticket).await });
         return;
     }
     port.refused();

@@ -152,12 +152,13 @@ impl Relay {
         self.told(Ask::Attach { id: id.to_string(), agent_port }, &[netns.as_fd()]).await
     }
 
-    /// Ends the connections to the sandbox and lets new ones wait. The relay lets go of its namespace.
+    /// Ends the connections to the sandbox and lets new ones wait. Callers that wait for an answer are told why, where
+    /// that is known. The relay lets go of its namespace.
     ///
     /// # Errors
     /// When the sandbox has no port here.
-    pub async fn detach(&self, id: &SandboxId) -> Result<(), RelayError> {
-        self.told(Ask::Detach { id: id.to_string() }, &[]).await
+    pub async fn detach(&self, id: &SandboxId, why: Option<Failure>) -> Result<(), RelayError> {
+        self.told(Ask::Detach { id: id.to_string(), why }, &[]).await
     }
 
     /// Ends the connections to a sandbox that is not started again. Those who wait for it, and those who come, are

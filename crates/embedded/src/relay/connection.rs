@@ -13,9 +13,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::Moment;
 use super::accept::Gate;
 use super::connector::Connector;
-use super::copy::copy;
+use super::copy::{copy, end};
+use super::exchange::Exchange;
 use super::port::{Attachment, Port, Target};
-use super::refusal::{Reason, refuse};
+use super::refusal::{Reason, refuse, refuse_passed};
+use super::silent::Ticket;
 
 /// How long a caller may be connected without having said anything.
 const FIRST_BYTE: Duration = Duration::from_secs(120);
@@ -28,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_secs(4 * 60 * 60);
 /// How long a caller may leave a connection open whose other side has ended.
 const AFTER_END: Duration = Duration::from_secs(60);
+/// How long the news of why a sandbox ended may take longer than its end.
+const NEWS: Duration = Duration::from_secs(3);
 /// Callers that vanished are noticed after this long without a byte, and a few probes.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -40,28 +44,61 @@ enum Unreachable {
 }
 
 /// Serves one connection.
-pub(super) async fn serve(client: TcpStream, port: Arc<Port>, gate: &Gate) {
-    if configure(&client).is_err() || !says_something(&client).await {
+pub(super) async fn serve(client: TcpStream, port: Arc<Port>, gate: &Gate, ticket: Ticket) {
+    let speaks = configure(&client).is_ok() && says_something(&client, &ticket).await;
+    let admission = port.silent.take(&ticket);
+    if !speaks {
         return;
     }
+    let Some(admission) = admission else {
+        // Its place was given away in the moment it began to speak.
+        port.refused();
+        return refuse(client, Reason::Busy).await;
+    };
     let mut attachment = port.follow();
     match reach(&port, &mut attachment, gate).await {
         Ok((upstream, generation)) => {
+            let exchange = Exchange::default();
             let passed = tokio::select! {
-                passed = pass(&client, &upstream, &port) => passed,
+                passed = pass(&client, &upstream, &port, &exchange) => passed,
                 () = ended(&mut attachment, generation) => Err(io::ErrorKind::ConnectionAborted.into()),
             };
             if passed.is_err() {
-                abort(&client);
                 abort(&upstream);
+                drop(upstream);
+                broken(client, &exchange, &mut attachment, generation).await;
             }
         }
         Err(Unreachable::Refused(reason)) => {
             port.refused();
             refuse(client, reason).await;
         }
-        Err(Unreachable::Removed) => abort(&client),
+        Err(Unreachable::Removed) => refuse(client, Reason::Deleted).await,
     }
+    drop((admission.entered, admission.taken));
+}
+
+/// A connection that cannot go on: whoever waits for an answer is told why, and others see it break off.
+async fn broken(
+    client: TcpStream,
+    exchange: &Exchange,
+    attachment: &mut watch::Receiver<Attachment>,
+    generation: u64,
+) {
+    if exchange.is_open() {
+        // The connection may break before the server has seen why.
+        let _ = timeout(NEWS, ended(attachment, generation)).await;
+        let reason = match &*attachment.borrow() {
+            Attachment::Removed => Some(Reason::Deleted),
+            Attachment::Failed(failure) => Some(Reason::Failed(Arc::clone(failure))),
+            Attachment::None(Some(why)) => Some(Reason::Stopped(Arc::clone(why))),
+            Attachment::None(None) | Attachment::To(_) => None,
+        };
+        if let Some(reason) = reason {
+            return refuse_passed(&client, reason).await;
+        }
+    }
+    abort(&client);
 }
 
 fn configure(client: &TcpStream) -> io::Result<()> {
@@ -73,9 +110,14 @@ fn configure(client: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the caller says anything. A connection that was only opened wakes nothing and starts nothing.
-async fn says_something(client: &TcpStream) -> bool {
-    matches!(timeout(FIRST_BYTE, client.peek(&mut [0])).await, Ok(Ok(1)))
+/// Whether the caller says anything. A connection that was only opened wakes nothing and starts nothing, and gives way
+/// to others.
+async fn says_something(client: &TcpStream, ticket: &Ticket) -> bool {
+    let mut byte = [0];
+    tokio::select! {
+        seen = timeout(FIRST_BYTE, client.peek(&mut byte)) => matches!(seen, Ok(Ok(1))),
+        () = ticket.gives_way.notified() => false,
+    }
 }
 
 /// Connects to the agent, waiting for it if need be.
@@ -99,7 +141,7 @@ async fn reach(
                 Reason::NotAccepting
             }
             Attachment::Failed(failure) => return Err(Unreachable::Refused(Reason::Failed(failure))),
-            Attachment::None => Reason::NotStarted,
+            Attachment::None(_) => Reason::NotStarted,
         };
         if waiting.is_none() {
             waiting = Some(port.wait().ok_or(Unreachable::Refused(Reason::Busy))?);
@@ -140,12 +182,15 @@ async fn ended(attachment: &mut watch::Receiver<Attachment>, generation: u64) {
 }
 
 /// Passes bytes both ways until both sides have ended.
-async fn pass(client: &TcpStream, upstream: &TcpStream, port: &Port) -> io::Result<()> {
+async fn pass(client: &TcpStream, upstream: &TcpStream, port: &Port, exchange: &Exchange) -> io::Result<()> {
     let last = AtomicU64::new(Moment::now().0);
     let to_agent = copy(
         client,
         upstream,
-        || port.asked(),
+        |_| {
+            port.asked();
+            exchange.asked();
+        },
         |bytes| {
             last.store(Moment::now().0, Ordering::Relaxed);
             port.passed_in(bytes);
@@ -154,12 +199,21 @@ async fn pass(client: &TcpStream, upstream: &TcpStream, port: &Port) -> io::Resu
     let to_caller = copy(
         upstream,
         client,
-        || {},
+        |bytes| exchange.answered(bytes),
         |bytes| {
             last.store(Moment::now().0, Ordering::Relaxed);
             port.passed_out(bytes);
         },
     );
+    let to_agent = async {
+        to_agent.await?;
+        end(upstream)
+    };
+    let to_caller = async {
+        to_caller.await?;
+        // It ended before it answered: there may be more to say of that than an end.
+        if exchange.is_open() { Err(io::ErrorKind::UnexpectedEof.into()) } else { end(client) }
+    };
     let both = async {
         tokio::pin!(to_agent, to_caller);
         tokio::select! {

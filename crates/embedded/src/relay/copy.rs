@@ -33,12 +33,12 @@ enum Passed {
     End,
 }
 
-/// Passes on all that comes until its end, and then the end. `before` is called before bytes are sent, `after`
-/// with how many were.
+/// Passes on all that comes until its end; [`end`] passes that on. `before` is called with bytes before they are sent,
+/// `after` with how many were.
 pub(super) async fn copy(
     from: &TcpStream,
     to: &TcpStream,
-    before: impl Fn(),
+    before: impl Fn(&[u8]),
     after: impl Fn(usize),
 ) -> io::Result<()> {
     let mut in_a_row = 0;
@@ -60,18 +60,21 @@ pub(super) async fn copy(
                 in_a_row = 0;
                 to.writable().await?;
             }
-            Passed::End => {
-                return match shutdown(to, Shutdown::Write) {
-                    // It ended as well.
-                    Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
-                    Err(errno) => Err(errno.into()),
-                };
-            }
+            Passed::End => return Ok(()),
         }
     }
 }
 
-fn pass(from: &TcpStream, to: &TcpStream, before: &impl Fn()) -> io::Result<Passed> {
+/// Says that nothing more will come.
+pub(super) fn end(to: &TcpStream) -> io::Result<()> {
+    match shutdown(to, Shutdown::Write) {
+        // It ended as well.
+        Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn pass(from: &TcpStream, to: &TcpStream, before: &impl Fn(&[u8])) -> io::Result<Passed> {
     BUFFER.with_borrow_mut(|buffer| {
         let seen = match from.try_io(Interest::READABLE, || receive(from, buffer, libc::MSG_PEEK)) {
             Ok(0) => return Ok(Passed::End),
@@ -79,8 +82,8 @@ fn pass(from: &TcpStream, to: &TcpStream, before: &impl Fn()) -> io::Result<Pass
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Passed::Empty),
             Err(error) => return Err(error),
         };
-        before();
         let bytes = &buffer[..seen];
+        before(bytes);
         let sent = match to.try_io(Interest::WRITABLE, || Ok(send(to, bytes, SendFlags::NOSIGNAL)?)) {
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Passed::Full),

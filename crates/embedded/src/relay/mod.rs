@@ -23,6 +23,7 @@ mod control;
 mod copy;
 mod error;
 mod events;
+mod exchange;
 mod limits;
 mod machine;
 mod moment;
@@ -32,6 +33,7 @@ mod port;
 pub(crate) mod process;
 mod refusal;
 mod registry;
+mod silent;
 mod start;
 mod wire;
 

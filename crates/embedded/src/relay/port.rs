@@ -12,13 +12,14 @@ use super::Moment;
 use super::events::Events;
 use super::limits::{PER_SANDBOX, Taken, WAITING_PER_SANDBOX};
 use super::process::log;
+use super::silent::Silent;
 use super::wire::{Event, Failure, Listed};
 
 /// Where connections of a sandbox lead.
 #[derive(Debug, Clone)]
 pub(super) enum Attachment {
-    /// Nowhere yet: they wait.
-    None,
+    /// Nowhere yet: they wait. Why not any more, when it led somewhere before.
+    None(Option<Arc<Failure>>),
     /// To its agent.
     To(Target),
     /// Nowhere any more: it has failed, and callers are told why.
@@ -59,6 +60,7 @@ pub(super) struct Port {
     answered: AtomicU64,
     open: AtomicUsize,
     waiting: AtomicUsize,
+    pub(super) silent: Silent,
     connections: AtomicU64,
     refused: AtomicU64,
     bytes_in: AtomicU64,
@@ -74,13 +76,14 @@ impl Port {
         Self {
             id,
             address,
-            attachment: watch::Sender::new(Attachment::None),
+            attachment: watch::Sender::new(Attachment::None(None)),
             wake: Mutex::new(None),
             paused: AtomicBool::new(false),
             asked: AtomicU64::new(now),
             answered: AtomicU64::new(now),
             open: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            silent: Silent::default(),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
@@ -111,11 +114,11 @@ impl Port {
         self.events.withdraw(&Event::Wanted { id: self.id.clone() });
     }
 
-    pub(super) fn detach(&self) {
+    pub(super) fn detach(&self, why: Option<Failure>) {
         self.resume();
         self.attachment.send_if_modified(|attachment| {
             let attached = matches!(attachment, Attachment::To(_));
-            *attachment = Attachment::None;
+            *attachment = Attachment::None(why.map(Arc::new));
             attached
         });
     }

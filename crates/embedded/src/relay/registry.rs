@@ -50,7 +50,7 @@ impl Registry {
         match ask {
             Ask::Listen { id, address } => self.listen(id, address).await?,
             Ask::Attach { id, agent_port } => self.attach(&id, only(descriptors)?, agent_port)?,
-            Ask::Detach { id } => self.port(&id)?.detach(),
+            Ask::Detach { id, why } => self.port(&id)?.detach(why),
             Ask::Fail { id, failure } => self.port(&id)?.fail(failure),
             Ask::Pause { id, since, write } => {
                 let wake = Wake { descriptor: only(descriptors)?, bytes: write };

@@ -39,6 +39,9 @@ pub(super) enum Ask {
     },
     Detach {
         id: String,
+        /// Why, for callers whose request is cut by it. An older server does not say.
+        #[serde(default)]
+        why: Option<Failure>,
     },
     /// It is not started again.
     Fail {
@@ -68,7 +71,7 @@ pub(super) enum Ask {
     Shutdown,
 }
 
-/// Why a sandbox is not started again, for its callers.
+/// Why a sandbox has stopped, for its callers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// In one word.

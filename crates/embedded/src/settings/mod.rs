@@ -203,6 +203,31 @@ impl EmbeddedSettings {
         problems
     }
 
+    /// That there are as many sandboxes as there may be, what bounds them, and what to do about it.
+    pub(crate) fn full(&self) -> String {
+        let most = self.max_sandboxes;
+        let there_are = match most {
+            1 => "there is 1 sandbox already".to_owned(),
+            most => format!("there are {most} sandboxes already"),
+        };
+        if let Some(subnet) = self.subnet.filter(|subnet| subnet.capacity() == most) {
+            return format!(
+                "{there_are}, and SANDBOX_SUBNET ({subnet}) has no address for another: of its {} addresses the network \
+                 itself needs {}; delete some, or take a larger range",
+                subnet.size(),
+                Subnet::OWN
+            );
+        }
+        if self.ports.count() == most {
+            let ports = self.ports;
+            return format!(
+                "{there_are}, and SANDBOX_PORT_RANGE ({ports}) has no port for another; delete some, or take a larger \
+                 range"
+            );
+        }
+        format!("{there_are}, and SANDBOX_MAX allows no more; delete some, or set a larger number")
+    }
+
     /// A host in URLs that leads to where no port of a sandbox is open.
     fn host_problem(&self) -> Option<SettingsProblem> {
         let host = &self.node_host;
@@ -236,6 +261,15 @@ impl EmbeddedSettings {
         let subnet = self.subnet.map(|subnet| {
             ("SANDBOX_SUBNET", subnet.to_string(), subnet.capacity(), "addresses for sandboxes")
         });
+        if let Some(subnet) = self.subnet.filter(|subnet| subnet.capacity() == 0) {
+            let expected = format!(
+                "has {} addresses, and the network itself needs {}: take at least a /29, like {}/29",
+                subnet.size(),
+                Subnet::OWN,
+                std::net::Ipv4Addr::from_bits(subnet.address().to_bits() & !7)
+            );
+            return vec![SettingsProblem::new("SANDBOX_SUBNET", &subnet.to_string(), &expected)];
+        }
         let tight = [Some(ports), subnet].into_iter().flatten().filter(|(_, _, room, _)| *room < most);
         tight
             .map(|(variable, found, room, what)| {
@@ -379,6 +413,34 @@ pub(crate) mod tests {
         let tight = check("20000-20009", Some("10.9.0.0/24"), Some(252));
         assert!(tight.contains("SANDBOX_PORT_RANGE is \"20000-20009\": has 10 ports"), "{tight}");
         assert!(tight.contains("SANDBOX_SUBNET is \"10.9.0.0/24\": has 251 addresses"), "{tight}");
-        assert!(check("20000-29999", Some("10.0.0.0/30"), None).contains("has 0 addresses"));
+        let none = check("20000-29999", Some("10.0.0.12/30"), None);
+        assert!(none.contains("has 4 addresses") && none.contains("like 10.0.0.8/29"), "{none}");
+        assert!(!none.contains("SANDBOX_MAX"), "nobody set that: {none}");
+    }
+
+    #[test]
+    fn a_full_server_names_what_bounds_it() {
+        let full = |ports: &str, subnet: Option<&str>, most: Option<u32>| {
+            let mut settings = mk_settings(Path::new("/s"));
+            settings.ports = ports.parse().unwrap();
+            settings.subnet = subnet.map(|subnet| subnet.parse().unwrap());
+            settings.max_sandboxes = most.unwrap_or(default_max_sandboxes(settings.ports, settings.subnet));
+            settings.full()
+        };
+        let of_subnet = full("20000-29999", Some("10.9.0.0/29"), None);
+        assert!(
+            of_subnet.starts_with("there are 3 sandboxes already, and SANDBOX_SUBNET (10.9.0.0/29)"),
+            "{of_subnet}"
+        );
+        assert!(of_subnet.contains("of its 8 addresses the network itself needs 5"), "{of_subnet}");
+        let of_ports = full("20000-20000", None, None);
+        assert!(
+            of_ports.starts_with("there is 1 sandbox already, and SANDBOX_PORT_RANGE (20000-20000)"),
+            "{of_ports}"
+        );
+        for (subnet, most) in [(None, None), (Some("10.9.0.0/24"), Some(7))] {
+            let of_number = full("20000-29999", subnet, most);
+            assert!(of_number.contains("SANDBOX_MAX") && !of_number.contains("range"), "{of_number}");
+        }
     }
 }

@@ -68,4 +68,32 @@ pub enum StateError {
         #[source]
         source: serde_json::Error,
     },
+    /// Something in it is not ours, and would be removed with it.
+    #[error(
+        "{} holds {}{}, which Stockade did not make: move that away, or remove the directory by hand; nothing was \
+         ended or removed", path.display(), names.join(", "), and_more(*more)
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Some of it.
+        names: Vec<String>,
+        /// How much more there is.
+        more: usize,
+    },
+    /// Something is mounted there.
+    #[error(
+        "{} cannot be removed, because something is mounted at {}: unmount it first, or run `stockade down` without \
+         --purge; nothing was ended or removed", path.display(), point.display()
+    )]
+    Mounted {
+        /// The directory.
+        path: PathBuf,
+        /// Where.
+        point: PathBuf,
+    },
+}
+
+fn and_more(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" and {more} more") }
 }

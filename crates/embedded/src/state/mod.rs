@@ -18,6 +18,7 @@
 
 mod error;
 mod file;
+mod foreseen;
 mod lock;
 mod machine;
 pub(crate) mod record;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use stockade_core::SandboxId;
 
 pub use error::StateError;
+pub(crate) use foreseen::check_end;
 pub(crate) use lock::Lock;
 pub(crate) use machine::Machine;
 use record::{Phase, Record};
@@ -176,15 +178,7 @@ impl StateDir {
 
     /// Reads one record; `None` when there is none.
     pub(crate) fn read_one(&self, id: &SandboxId) -> Result<Option<Record>, StateError> {
-        let path = self.sandbox(id).join(RECORD);
-        if let Some(bytes) = file::read(&path)? {
-            return Record::from_json(id, &path, &bytes).map(Some);
-        }
-        let path = self.sandbox(id).join(DELETING);
-        let Some(bytes) = file::read(&path)? else { return Ok(None) };
-        let mut record = Record::from_json(id, &path, &bytes)?;
-        record.life.phase = Phase::Deleting;
-        Ok(Some(record))
+        read_in(&self.root, id)
     }
 
     /// Everything there is.
@@ -236,6 +230,18 @@ impl StateDir {
             _ => Ok(()),
         }
     }
+}
+
+fn read_in(root: &Path, id: &SandboxId) -> Result<Option<Record>, StateError> {
+    let path = sandbox_in(root, id).join(RECORD);
+    if let Some(bytes) = file::read(&path)? {
+        return Record::from_json(id, &path, &bytes).map(Some);
+    }
+    let path = sandbox_in(root, id).join(DELETING);
+    let Some(bytes) = file::read(&path)? else { return Ok(None) };
+    let mut record = Record::from_json(id, &path, &bytes)?;
+    record.life.phase = Phase::Deleting;
+    Ok(Some(record))
 }
 
 fn sandbox_in(root: &Path, id: &SandboxId) -> PathBuf {

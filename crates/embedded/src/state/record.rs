@@ -76,6 +76,21 @@ pub(crate) struct Failure {
     pub(crate) message: String,
 }
 
+/// The reason of a sandbox whose files have grown beyond their limit.
+pub(crate) const EVICTED: &str = "Evicted";
+
+impl Life {
+    /// Why its files can be read and nothing else: it was stopped for what they take, and they are whose it was.
+    pub(crate) fn only_reads(&self) -> Option<&Failure> {
+        self.failure.as_ref().filter(|failure| self.phase == Phase::Failed && failure.reason == EVICTED)
+    }
+
+    /// Whether a process of it may run: as a sandbox, or to show its files.
+    pub(crate) fn may_run(&self) -> bool {
+        self.phase == Phase::Live || self.only_reads().is_some()
+    }
+}
+
 /// One process of this machine, and no other that ever has its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {

@@ -33,6 +33,7 @@ pub(crate) fn mk_record(id: &str) -> Record {
             agent_port: 8080,
             processes: None,
             grace: Duration::from_secs(5),
+            only_reads: None,
         },
         limits: StoredLimits { millicores: 1000, memory: 1 << 30, storage: 1 << 30, pids: 512 },
         network: ResolvedPolicy::Isolated,

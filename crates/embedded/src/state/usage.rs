@@ -43,10 +43,11 @@ impl Room {
     }
 }
 
-/// Bytes in use on the file system that holds the path.
-pub(crate) fn of_file_system(path: &Path) -> io::Result<u64> {
+/// What is in use on the file system that holds the path. Some count no files, and then there are none.
+pub(crate) fn of_file_system(path: &Path) -> io::Result<Room> {
     let status = statvfs(path)?;
-    Ok(status.f_blocks.saturating_sub(status.f_bfree).saturating_mul(status.f_frsize))
+    let bytes = status.f_blocks.saturating_sub(status.f_bfree).saturating_mul(status.f_frsize);
+    Ok(Room { bytes, files: status.f_files.saturating_sub(status.f_ffree) })
 }
 
 /// What the files below a directory take; no more than something above `enough` is counted. A directory that is not
@@ -253,7 +254,7 @@ mod tests {
         let size = taken(&files);
         assert!((1 << 20..2 << 20).contains(&size.bytes), "{size:?}");
         assert_eq!(size.files, 4);
-        assert!(of_file_system(directory.path()).unwrap() > 0);
+        assert!(of_file_system(directory.path()).unwrap().bytes > 0);
     }
 
     #[test]

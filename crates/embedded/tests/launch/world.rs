@@ -105,6 +105,7 @@ impl World {
             agent_port: PORT,
             processes: None,
             grace: Duration::from_secs(1),
+            only_reads: None,
         }
     }
 

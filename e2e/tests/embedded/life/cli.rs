@@ -1,5 +1,6 @@
 //! The command line as somebody uses it: `up` on a terminal, and every line it prints run as it stands.
 
+mod ends;
 mod person;
 
 use serde_json::Value;

@@ -4,6 +4,8 @@ mod asked;
 mod cli;
 mod contract;
 mod crashes;
+mod cut;
+mod evicted;
 mod many;
 mod server;
 mod standby;

@@ -157,7 +157,10 @@ fn an_agent_that_ends_for_want_of_memory_is_told_as_such_and_started_again() {
         let made = client.create(&CreateSandbox { resources, ..CreateSandbox::new("s1") }).await.unwrap();
         let sandbox = Sandbox::new("s1".to_owned(), made.sandbox_url.into_owned());
         let large = json!({ "file": "/tmp/large", "content": "x".repeat(60 << 20) });
-        sandbox.post("/v1/file/write", &large).await.unwrap_err();
+        // Where the connection lasts long enough, the answer says so.
+        if let Ok(told) = sandbox.post("/v1/file/write", &large).await {
+            assert_eq!(told["reason"], "OOMKilled", "{told}");
+        }
         let ended = wait::until("its end is noticed", SOON, async || {
             let events = client.events("s1").await.unwrap().events;
             events.into_iter().find(|event| event.reason == "OOMKilled").ok_or("not yet")

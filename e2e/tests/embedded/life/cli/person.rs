@@ -131,9 +131,14 @@ impl Person {
         OnTerminal::of(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
     }
 
+    /// Where this person's server listens.
+    pub(super) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.api)
+    }
+
     /// A server on a terminal.
     pub(super) fn up(&self) -> OnTerminal {
-        self.on_terminal(&format!("$S up --listen 127.0.0.1:{} $D", self.ports.api))
+        self.on_terminal(&format!("$S up --listen {} $D", self.address()))
     }
 
     /// A server by a line that was printed, when it serves.
