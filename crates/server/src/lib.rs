@@ -28,5 +28,5 @@ pub use auth::Access;
 pub use connections::{ConnectionLimits, Drained, serve, serve_with};
 pub use openapi::openapi;
 pub use origin::{AllowedHost, AllowedHosts, HostNameError};
-pub use routes::{router, starting_router};
+pub use routes::{Starting, router};
 pub use state::{ServerSettings, ServerState};

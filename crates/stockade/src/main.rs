@@ -10,6 +10,7 @@ mod health;
 mod logging;
 mod machine;
 mod own;
+mod printable;
 mod remote;
 mod serve;
 mod settings;

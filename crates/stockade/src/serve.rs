@@ -10,9 +10,10 @@ use anyhow::Context;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stockade_core::Backend;
-use stockade_server::ServerState;
+use stockade_server::{ServerState, Starting};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::time;
 
 use crate::settings::{BackendSettings, Settings};
 use crate::signals::Signals;
@@ -23,8 +24,8 @@ use crate::{backend, health};
 /// How long requests under way may take to finish after a signal. With all the rest, the process has
 /// ended within 5 s.
 const DRAIN: Duration = Duration::from_secs(4);
-/// How long the server of the first moments may take to finish what it answers.
-const HANDOVER: Duration = Duration::from_millis(200);
+/// How long what is being answered may take when there is nothing to serve after all.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// The exit code of a process that a second signal ended; 128 and SIGTERM's number, as shells say it.
 const ENDED_AT_ONCE: i32 = 143;
 
@@ -40,32 +41,30 @@ pub(crate) async fn run(settings: Settings, announcement: Option<Announcement>) 
     let address = listener.local_addr().context("cannot see where the server listens")?;
     let url = health::reachable(address);
     let welcome = Welcome::of(&settings);
-    let state_dir = settings.state_dir.map(StateDir::at);
+    let recorded = Recorded::of(settings.state_dir.map(StateDir::at), &url);
     let mut registry = Registry::default();
-    let (listener, meanwhile) = twice(listener).context("cannot share the listening socket")?;
-    let (started, wait) = oneshot::channel::<()>();
-    let wait = async move { drop(wait.await) };
-    let meanwhile =
-        tokio::spawn(stockade_server::serve(meanwhile, stockade_server::starting_router(), wait, HANDOVER));
+    let starting = Starting::default();
+    let (end, ended) = oneshot::channel::<()>();
+    let ended = async move { drop(ended.await) };
+    let mut serving = tokio::spawn(stockade_server::serve(listener, starting.router(), ended, DRAIN));
     let backend = tokio::select! {
-        backend = backend::start(settings.backend, &mut registry) => backend?,
+        backend = backend::start(settings.backend, &mut registry) => backend,
         signal = signals.next() => {
             tracing::info!(signal, "ending before the backend has started");
             return Ok(());
         }
     };
-    drop(started);
-    meanwhile.await.context("the server of the first moments failed")?;
-    if let Some(dir) = &state_dir {
-        // Commands without --url find it by that; nothing else needs it, and a full disk is no reason to stop.
-        if let Err(error) = dir.record_server(&url) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(
-                error,
-                "where this server listens cannot be written down; use --url with commands"
-            );
+    let backend = match backend {
+        Ok(backend) => backend,
+        Err(error) => {
+            drop(end);
+            // What is left then is cut off by the end of the process.
+            let _ = time::timeout(LAST_ANSWERS, &mut serving).await;
+            return Err(error);
         }
-    }
+    };
+    // Whatever another server wrote while this one was not sure of its state directory.
+    recorded.write(&url);
     let outlives_us = backend.name() == "embedded";
     let backend: Arc<dyn Backend> = match &announcement {
         Some(announcement) => {
@@ -75,25 +74,58 @@ pub(crate) async fn run(settings: Settings, announcement: Option<Announcement>) 
         None => backend,
     };
     let state = ServerState::new(backend, settings.server, registry);
+    starting.started(stockade_server::router(state));
     tracing::info!(%address, "serving");
-    let shutdown = async move {
+    let signal = signals.next().await;
+    tracing::info!(signal, seconds = DRAIN.as_secs(), "ending; requests under way may finish");
+    tokio::spawn(async move {
         let signal = signals.next().await;
-        tracing::info!(signal, seconds = DRAIN.as_secs(), "ending; requests under way may finish");
-        tokio::spawn(async move {
-            let signal = signals.next().await;
-            tracing::warn!(signal, "ending at once");
-            process::exit(ENDED_AT_ONCE);
-        });
-    };
-    let drained = stockade_server::serve(listener, stockade_server::router(state), shutdown, DRAIN).await;
+        tracing::warn!(signal, "ending at once");
+        process::exit(ENDED_AT_ONCE);
+    });
+    drop(end);
+    let drained = serving.await.context("the server failed")?;
     tracing::info!(cut_off = drained.cut_off, "ended");
-    if let Some(dir) = &state_dir {
-        dir.forget_server();
-    }
+    drop(recorded);
     if let Some(announcement) = announcement.filter(|_| outlives_us) {
         announcement.farewell();
     }
     Ok(())
+}
+
+/// Where this server listens, written down in its state directory until it ends: commands without `--url` find it by
+/// that, also those that are given while it starts.
+struct Recorded(Option<StateDir>);
+
+impl Recorded {
+    /// Writes it down, unless a server runs there already: that one has the directory.
+    fn of(state_dir: Option<StateDir>, url: &str) -> Self {
+        let recorded = Self(state_dir);
+        if recorded.0.as_ref().is_some_and(|dir| dir.server().is_none()) {
+            recorded.write(url);
+        }
+        recorded
+    }
+
+    fn write(&self, url: &str) {
+        let Some(dir) = &self.0 else { return };
+        // Nothing else needs it, and a full disk is no reason to stop.
+        if let Err(error) = dir.record_server(url) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "where this server listens cannot be written down; use --url with commands"
+            );
+        }
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.0 {
+            dir.forget_server();
+        }
+    }
 }
 
 /// Takes as many descriptors as this process may have: the usual 1,024 are a few hundred sandboxes or callers. Whoever
@@ -114,13 +146,6 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
             format!("cannot listen on {address} (--listen or STOCKADE_LISTEN){}", holder.unwrap_or_default());
         anyhow::Error::new(error).context(text)
     })
-}
-
-/// The same socket twice, for two servers one after the other: what comes between them waits in its queue.
-fn twice(listener: TcpListener) -> std::io::Result<(TcpListener, TcpListener)> {
-    let first = listener.into_std()?;
-    let second = first.try_clone()?;
-    Ok((TcpListener::from_std(first)?, TcpListener::from_std(second)?))
 }
 
 /// What the settings amount to; what an operator would have to know afterwards. `warned` are those who are told

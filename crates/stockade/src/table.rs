@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use crate::printable::printable;
+
 /// Rows under a heading, each column as wide as its widest text.
 pub(crate) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
@@ -34,11 +36,6 @@ impl<const N: usize> Table<N> {
         }
         Ok(())
     }
-}
-
-/// The text without characters that move the cursor or colour the terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A time as people say it: `7s`, `12m`, `3h`, `5d`.

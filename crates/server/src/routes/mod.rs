@@ -22,7 +22,7 @@ use crate::openapi::Description;
 use crate::state::ServerState;
 use crate::{auth, limits, origin, panics, telemetry};
 
-pub use starting::starting_router;
+pub use starting::Starting;
 
 /// The whole server but for its connections.
 pub fn router(state: ServerState) -> Router {

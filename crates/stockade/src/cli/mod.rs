@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::runtime::{self, Runtime};
 
 use crate::health;
+use crate::printable::printable_lines;
 
 /// Sandboxes for AI agents, on this machine or on Kubernetes.
 ///
@@ -101,7 +102,8 @@ impl Cli {
                 return ExitCode::SUCCESS;
             }
             // The last words; there is nobody left to tell if they cannot be written.
-            let _ = writeln!(io::stderr(), "stockade: {error:#}");
+            // They may repeat words of a server or of a sandbox.
+            let _ = writeln!(io::stderr(), "stockade: {}", printable_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         })
     }

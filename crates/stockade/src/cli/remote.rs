@@ -13,7 +13,8 @@ use super::mk_small_runtime;
 use super::serve::absolute;
 use crate::machine;
 use crate::remote::agent::Agent;
-use crate::remote::{Server, ServerOptions, create, exec, logs, sandboxes, shell};
+use crate::remote::cut::Before;
+use crate::remote::{self, Server, ServerOptions, create, exec, logs, sandboxes, shell};
 use crate::settings::env_file;
 
 /// Which server, and with which key.
@@ -34,21 +35,21 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn server(self) -> anyhow::Result<Server> {
+    fn options(self) -> anyhow::Result<ServerOptions> {
         let state_dir = absolute(self.state_dir)?;
-        let options = ServerOptions { url: self.url, key_file: self.key_file, state_dir };
-        Server::find(&options, &machine::surroundings())
+        Ok(ServerOptions { url: self.url, key_file: self.key_file, state_dir })
     }
 }
 
-/// Runs a command that talks to a server. The process does not wait for threads that read a terminal.
+/// Runs a command that talks to a server, once that serves. The process does not wait for threads that read a terminal.
 fn with_server(
     connection: Connection,
     command: impl AsyncFnOnce(Server) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
-    let server = connection.server()?;
+    let options = connection.options()?;
     let runtime = mk_small_runtime()?;
-    let result = runtime.block_on(command(server));
+    let result =
+        runtime.block_on(async { command(remote::find(&options, &machine::surroundings()).await?).await });
     runtime.shutdown_background();
     result
 }
@@ -284,7 +285,11 @@ impl Exec {
         };
         with_server(self.connection, async |server| {
             let sandbox = server.sandbox_to_enter(&self.id).await?;
-            exec::run(Agent::new(&sandbox.sandbox_url), order).await
+            let before = Before::of_sandbox(&sandbox);
+            match exec::run(Agent::new(&sandbox.sandbox_url), order).await {
+                Err(error) if !super::is_closed_pipe(&error) => Err(before.explain(&server, error).await),
+                ended => ended,
+            }
         })
     }
 }
@@ -305,7 +310,17 @@ impl Shell {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         with_server(self.connection, async |server| {
             let sandbox = server.sandbox_to_enter(&self.id).await?;
-            shell::run(&sandbox.sandbox_url).await
+            let before = Before::of_sandbox(&sandbox);
+            match shell::run(&sandbox.sandbox_url).await {
+                Ok(Some(code)) => Ok(code),
+                // It was closed and nobody said how the shell ended.
+                Ok(None) => match before.what_happened(&server).await {
+                    Some(why) => bail!(why),
+                    None => Ok(ExitCode::SUCCESS),
+                },
+                Err(error) if super::is_closed_pipe(&error) => Err(error),
+                Err(error) => Err(before.explain(&server, error).await),
+            }
         })
     }
 }

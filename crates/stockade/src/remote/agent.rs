@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time;
 
 use super::server::innermost;
-use crate::table::printable;
+use crate::printable::printable;
 
 /// The most bytes of one answer: both streams of a command as base64, as far as the agent keeps them.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;

@@ -31,13 +31,28 @@ pub(crate) async fn run(
         print_json(&mut out, &sandbox)?;
     } else {
         print(&mut out, &sandbox)?;
-        next_steps(&mut out, server, &sandbox)?;
+        if runs(&sandbox) {
+            next_steps(&mut out, server, &sandbox)?;
+        }
+    }
+    if !runs(&sandbox) {
+        let remove = server.line("rm", &sandbox.sandbox_id);
+        writeln!(
+            io::stderr(),
+            "stockade: it was there and does not run any more; `{remove}` removes it with its files"
+        )?;
+        return Ok(ExitCode::FAILURE);
     }
     let in_time = !wait || sandbox.ready;
     if !in_time {
         writeln!(io::stderr(), "stockade: the sandbox is not ready after {} s", PATIENCE.as_secs())?;
     }
     Ok(if in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether it runs, or is about to.
+fn runs(sandbox: &Sandbox<'_>) -> bool {
+    !matches!(sandbox.status.as_ref(), "Failed" | "Succeeded")
 }
 
 /// What to do with it, for a person.

@@ -10,7 +10,8 @@ use serde_json::json;
 use stockade_api::{Event, Sandbox};
 
 use super::Server;
-use crate::table::{Table, age, printable};
+use crate::printable::{escaped_json, printable};
+use crate::table::{Table, age};
 
 /// Prints all sandboxes.
 ///
@@ -127,7 +128,7 @@ pub(crate) async fn pause(
     if as_json {
         print_json(&mut out, &sandbox)?;
     } else {
-        writeln!(out, "{}  {}", sandbox.sandbox_id, status(&sandbox))?;
+        writeln!(out, "{}", printable(&format!("{}  {}", sandbox.sandbox_id, status(&sandbox))))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -158,8 +159,8 @@ pub(crate) async fn remove(server: &Server, ids: &[String], as_json: bool) -> an
 
 /// Prints a value as JSON, for programs and people.
 pub(crate) fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)
+    // What is not seen is written as JSON can write it: a terminal shows what is there, and programs read the same.
+    writeln!(out, "{}", escaped_json(&serde_json::to_string_pretty(value)?))
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@ use http::Uri;
 use secrecy::SecretString;
 use stockade_api::client::{Client, ClientError};
 use stockade_api::{FieldError, Sandbox};
+use thiserror::Error;
 
 use super::quote;
 use crate::own::OwnLine;
+use crate::printable::printable;
 use crate::settings::{STATE_DIR_VARIABLE, Surroundings, state_dir};
 use crate::state::{self, StateDir};
-use crate::table::printable;
 
 /// Where a server of this machine listens when nobody says.
 const DEFAULT_URL: &str = "http://127.0.0.1:8002";
@@ -38,7 +39,14 @@ pub(crate) struct Server {
     key_from: Option<KeyFrom>,
     /// A key that is there and cannot be read, for messages.
     key_problem: Option<String>,
+    /// Whether it was named, or has written down where it is.
+    is_known: bool,
 }
+
+/// No server runs on the state directory that was named.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub(super) struct NoServer(String);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum KeyFrom {
@@ -64,10 +72,10 @@ impl Server {
         let own = own_line(options, given.as_deref());
         if let (true, None, None, Some(dir)) = (is_said, &given, &running, &dir) {
             let up = OwnLine::of_state_dir(dir.path()).line("up", "");
-            bail!(
+            bail!(NoServer(format!(
                 "no server runs for {}; start one with `{up}`, or name another with --url or {URL_VARIABLE}",
                 dir.path().display()
-            );
+            )));
         }
         // Whoever listens at the usual address without our knowledge may be anybody.
         let is_known = given.is_some() || running.is_some();
@@ -83,12 +91,27 @@ impl Server {
             found_key(file.as_deref(), &mut key_problem)
         };
         let client = Client::new(&url, key.as_ref())?;
-        Ok(Self { client, url, own, key_from, key_problem })
+        Ok(Self { client, url, own, key_from, key_problem, is_known })
     }
 
     /// The client for it.
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Its address.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether it was named, or has written down where it is; else it was looked for where one usually is.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// Whether it is on this machine, as far as its address tells.
+    pub(super) fn is_local(&self) -> bool {
+        is_loopback(&self.url)
     }
 
     /// One of our own command lines that talks to the same server.
@@ -155,13 +178,19 @@ impl Server {
         let reason = sandbox.reason.as_ref().map(|reason| format!(" ({})", printable(reason)));
         let message = sandbox.message.as_ref().map(|message| format!(": {}", printable(message)));
         let word = quote::word(id);
+        let (create, remove) = (self.line("create", &word), self.line("rm", &word));
+        // The files of one that was evicted stay until somebody removes them.
+        let next = match sandbox.reason.as_deref() {
+            Some("Evicted") => {
+                format!("its URL is {}; `{remove}` removes it", printable(&sandbox.sandbox_url))
+            }
+            _ => format!("`{create}` starts a fresh one in its place, `{remove}` removes it"),
+        };
         bail!(
-            "sandbox {id:?} is {}{}{}; `{}` starts a fresh one in its place, `{}` removes it",
+            "sandbox {id:?} is {}{}{}; {next}",
             printable(&sandbox.status),
             reason.unwrap_or_default(),
             message.unwrap_or_default(),
-            self.line("create", &word),
-            self.line("rm", &word)
         );
     }
 

@@ -44,17 +44,18 @@ struct FromSandbox {
     exit_code: Option<i64>,
 }
 
-/// Opens the terminal and passes everything on until it ends.
+/// Opens the terminal and passes everything on until it ends; `None` when the sandbox closed it without saying how its
+/// shell ended.
 ///
 /// # Errors
 /// When the sandbox does not open one, or the connection breaks.
-pub(crate) async fn run(url: &str) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(url: &str) -> anyhow::Result<Option<ExitCode>> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let mut resized = signal(SignalKind::window_change()).context("cannot listen for resizes")?;
     let mut hung_up = signal(SignalKind::hangup()).context("cannot listen for the terminal's end")?;
     let opened = tokio::select! {
         opened = time::timeout(OPEN, open(url)) => opened,
-        signal = signals.next() => return Ok(Signals::exit_code(signal)),
+        signal = signals.next() => return Ok(Some(Signals::exit_code(signal))),
     };
     let mut socket =
         opened.with_context(|| format!("{url} does not open a terminal within {} s", OPEN.as_secs()))??;
@@ -88,7 +89,7 @@ async fn talk(
     signals: &mut Signals,
     resized: &mut Signal,
     hung_up: &mut Signal,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<Option<ExitCode>> {
     send_size(socket).await?;
     let mut input = standard_input();
     let mut keys = Keys::new(is_terminal);
@@ -98,23 +99,23 @@ async fn talk(
             message = socket.next() => match message {
                 Some(Ok(Message::Text(text))) => {
                     if let Some(code) = answer(socket, text.as_str()).await? {
-                        return Ok(code);
+                        return Ok(Some(code));
                     }
                 }
-                Some(Ok(Message::Close(_))) | None => return Ok(ExitCode::SUCCESS),
+                Some(Ok(Message::Close(_))) | None => return Ok(None),
                 Some(Ok(_)) => {}
-                Some(Err(WebSocketError::ConnectionClosed)) => return Ok(ExitCode::SUCCESS),
+                Some(Err(WebSocketError::ConnectionClosed)) => return Ok(None),
                 Some(Err(error)) => return Err(error).context("the connection to the sandbox broke"),
             },
             typed = input.recv(), if has_input => {
                 if !pass_on(socket, &mut keys, typed, &mut has_input).await? {
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(Some(ExitCode::SUCCESS));
                 }
             }
             _ = resized.recv() => send_size(socket).await?,
-            _ = hung_up.recv() => return Ok(ExitCode::FAILURE),
+            _ = hung_up.recv() => return Ok(Some(ExitCode::FAILURE)),
             // On a terminal Ctrl-C is a key like others; a signal comes from elsewhere.
-            signal = signals.next() => return Ok(Signals::exit_code(signal)),
+            signal = signals.next() => return Ok(Some(Signals::exit_code(signal))),
         }
     }
 }
@@ -161,7 +162,7 @@ async fn answer(socket: &mut WebSocketStream<TcpStream>, text: &str) -> anyhow::
             return Ok(Some(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)));
         }
         "error" => {
-            let said = crate::table::printable(message.data.as_str().unwrap_or("it gave no reason"));
+            let said = crate::printable::printable(message.data.as_str().unwrap_or("it gave no reason"));
             bail!("the sandbox cannot open a terminal: {said}");
         }
         _ => {}

@@ -121,7 +121,7 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check(&["SANDBOX_PORT_RANGE=20000"], "SANDBOX_PORT_RANGE", "20000-29999");
     check(&["SANDBOX_PORT_RANGE=20000-20009", "SANDBOX_MAX=11"], "SANDBOX_PORT_RANGE", "lower SANDBOX_MAX");
     check(&["SANDBOX_SUBNET=10.0.0.0/24", "SANDBOX_MAX=252"], "SANDBOX_SUBNET", "lower SANDBOX_MAX");
-    check(&["SANDBOX_SUBNET=10.0.0.0/30"], "SANDBOX_SUBNET", "has 0 addresses");
+    check(&["SANDBOX_SUBNET=10.0.0.0/30"], "SANDBOX_SUBNET", "at least a /29");
     check(&["NODE_HOST=host.docker.internal"], "NODE_HOST", "SANDBOX_BIND");
     check(&["NODE_HOST=127.0.0.2"], "NODE_HOST", "is not where the ports");
     check(&["SANDBOX_CPU_LIMIT=much"], "SANDBOX_CPU_LIMIT", "500m");

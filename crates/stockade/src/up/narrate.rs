@@ -10,6 +10,8 @@ use stockade_core::backend::{BackendHealth, Capabilities, LogOptions, LogStream}
 use stockade_core::sandbox::{Reconciliation, SandboxEvent};
 use stockade_core::{Backend, BackendError, Sandbox, SandboxId, SandboxSpec};
 
+use crate::printable::printable;
+
 /// How much older than its create a sandbox may be to count as made by it: clocks are coarse.
 const CLOCK_SLACK: Duration = Duration::from_millis(50);
 
@@ -22,9 +24,9 @@ impl Narrated {
     }
 }
 
-/// One line; that nobody reads it any more is no reason to stop serving.
+/// One line, whatever a request had in it; that nobody reads it any more is no reason to stop serving.
 fn say(line: &str) {
-    let _ = writeln!(io::stdout().lock(), "{line}");
+    let _ = writeln!(io::stdout().lock(), "{}", printable(line));
 }
 
 fn failed(what: &str, id: &SandboxId, error: &BackendError) {

@@ -52,7 +52,7 @@ fn name(pid: i32) -> String {
         Some(command @ ("up" | "serve")) if program == "stockade" => {
             format!("another `stockade {command}` (process {pid})")
         }
-        _ => format!("{} (process {pid})", crate::table::printable(&program)),
+        _ => format!("{} (process {pid})", crate::printable::printable(&program)),
     }
 }
 

@@ -201,11 +201,19 @@ fn signals_end_it_while_the_sandbox_does_not_answer() {
 
 #[test]
 fn a_sandbox_that_has_failed_says_why_at_once() {
+    for (reason, next) in
+        [("CrashLoopBackOff", "starts a fresh one"), ("Evicted", "its URL is http://192.0.2.1:1; ")]
+    {
+        is_refused(reason, next);
+    }
+}
+
+fn is_refused(reason: &str, next: &str) {
     let world = World::start();
     world.show(stockade_core::Sandbox {
         status: stockade_core::Status::Failed,
         ready: false,
-        reason: Some("Evicted".to_owned()),
+        reason: Some(reason.to_owned()),
         message: Some("its files are larger than 1Gi".to_owned()),
         // Nobody may listen there, and nobody is asked.
         ..mk_sandbox("a1".parse().unwrap(), "http://192.0.2.1:1".to_owned())
@@ -213,10 +221,8 @@ fn a_sandbox_that_has_failed_says_why_at_once() {
     for words in [&["exec", "a1", "--", "true"][..], &["shell", "a1"]] {
         let said = world.run(words);
         assert_eq!(said.code, Some(1));
-        assert!(
-            said.stderr.contains("\"a1\" is Failed (Evicted): its files are larger than 1Gi; `"),
-            "{}",
-            said.stderr
-        );
+        let expect = format!("\"a1\" is Failed ({reason}): its files are larger than 1Gi; ");
+        assert!(said.stderr.contains(&expect) && said.stderr.contains(next), "{}", said.stderr);
+        assert_eq!(said.stderr.contains("fresh"), reason != "Evicted", "{}", said.stderr);
     }
 }

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panics")]
 
+mod cut;
 mod exec;
+mod logs;
 mod sandboxes;
 mod shell;
 mod world;

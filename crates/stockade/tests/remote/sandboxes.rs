@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::{KEY, World};
+use crate::world::{HOSTILE, KEY, World};
 
 #[test]
 fn a_sandbox_lives_through_the_commands() {
@@ -146,7 +146,7 @@ fn a_log_is_printed_as_it_was_written() {
     let world = World::start();
     world.create("a1");
     let said = world.run(&["logs", "a1", "--tail", "7", "--previous"]);
-    let expect = "first\nLogOptions { follow: false, tail_lines: 7, previous: true }\n";
-    assert_eq!((said.code, said.stdout.as_str()), (Some(0), expect), "{}", said.stderr);
+    let expect = format!("first\nLogOptions {{ follow: false, tail_lines: 7, previous: true }}\n{HOSTILE}");
+    assert_eq!((said.code, said.stdout), (Some(0), expect), "{}", said.stderr);
     assert_eq!(world.run(&["logs", "a1", "--tail", "-1"]).code, Some(2));
 }

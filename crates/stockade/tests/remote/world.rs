@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use secrecy::SecretString;
@@ -23,9 +23,11 @@ use stockade_core::layout::LarkSupport;
 use stockade_core::sandbox::{Reconciliation, SandboxEvent};
 use stockade_core::{Backend, BackendError, ContractVersion, Sandbox, SandboxId, SandboxSpec, Status};
 use stockade_server::{Access, AllowedHosts, ServerSettings, ServerState, router, serve};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 pub(crate) const KEY: &str = "a-key-of-this-test";
+/// The end of every log: a title for the terminal, a line that is shown backwards, and one that overwrites itself.
+pub(crate) const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{202e}txt\rover\u{9b}2J\tend\n";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A server with a directory of its own. Dropping it ends everything.
@@ -122,7 +124,7 @@ fn run_server(listener: TcpListener, others: Others, ended: oneshot::Receiver<()
             metrics_need_key: false,
         };
         let state = ServerState::new(
-            Arc::new(Agents { made: Mutex::default(), others }),
+            Arc::new(Agents { made: Mutex::default(), others, ended: broadcast::Sender::new(1) }),
             settings,
             Registry::default(),
         );
@@ -210,6 +212,7 @@ type Others = Arc<Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>>;
 struct Agents {
     made: Mutex<BTreeMap<SandboxId, Agent>>,
     others: Others,
+    ended: broadcast::Sender<()>,
 }
 
 /// A sandbox that runs and that nobody owns.
@@ -311,6 +314,8 @@ impl Backend for Agents {
 
     async fn delete(&self, id: &SandboxId) -> Result<(), BackendError> {
         self.made.lock().remove(id);
+        // Nobody may follow a log.
+        let _ = self.ended.send(());
         Ok(())
     }
 
@@ -336,7 +341,14 @@ impl Backend for Agents {
         if self.get(id).await?.is_none() {
             return Err(BackendError::NotFound { id: id.clone() });
         }
-        let lines = ["first\n".to_owned(), format!("{options:?}\n")];
-        Ok(Box::pin(stream::iter(lines.map(|line| Ok(Bytes::from(line))))))
+        let lines = ["first\n".to_owned(), format!("{options:?}\n"), HOSTILE.to_owned()];
+        let lines = stream::iter(lines.map(|line| Ok(Bytes::from(line))));
+        if !options.follow {
+            return Ok(Box::pin(lines));
+        }
+        // It goes on until the sandbox's agent has ended.
+        let mut ended = self.ended.subscribe();
+        let end = stream::once(async move { drop(ended.recv().await) }).filter_map(async |()| None);
+        Ok(Box::pin(lines.chain(end)))
     }
 }
