@@ -9,8 +9,8 @@
 //!   server ◄── relay.sock: requests with descriptors, events ──► relay
 //! ```
 //!
-//! The relay reads nothing of what it passes on, opens nothing that a sandbox names, and gives no descriptor
-//! to anybody. It ends when the last server has left and no sandbox has a port. It knows nothing that the server could not tell it again: when it is killed, the server starts
+//! The relay reads nothing of what it passes on but whether an answer changes the protocol, opens nothing that a sandbox
+//! names, and gives no descriptor to anybody. A caller whose request is cut before anything of an answer came is told why. It ends when the last server has left and no sandbox has a port. It knows nothing that the server could not tell it again: when it is killed, the server starts
 //! another and tells it everything anew.
 
 mod accept;
