@@ -106,6 +106,8 @@ impl World {
             ("KUBECONFIG_PATH", self.run.kubeconfig.to_str().expect("a plain path")),
             ("DEER_FLOW_HOST_BASE_DIR", self.dirs.base()),
             ("PROVISIONER_API_KEY", self.key.expose_secret()),
+            // Tests wait for what they are about; those of the wait itself say so.
+            ("SANDBOX_CREATE_WAIT", "0"),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -53,7 +53,7 @@ struct Kubernetes {
     #[arg(long, requires = "url", env = "STOCKADE_CLUSTER_NETNS")]
     netns: Option<PathBuf>,
     /// Only one part
-    #[arg(long, value_parser = ["calls", "first-answer"])]
+    #[arg(long, value_parser = ["calls", "first-answer", "acquire"])]
     only: Option<String>,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -75,7 +75,7 @@ pub fn run(arguments: &Bench) -> Result<()> {
 fn kubernetes(arguments: &Kubernetes) -> Result<()> {
     let program = build()?;
     let mut rows = Vec::new();
-    for part in ["calls", "first-answer"] {
+    for part in ["calls", "first-answer", "acquire"] {
         if arguments.only.as_deref().is_none_or(|only| only == part) {
             rows.extend(measure(arguments, &program, part)?);
         }

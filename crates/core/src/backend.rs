@@ -44,6 +44,13 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError::Conflict`] when another sandbox has the id; see the others at their variants.
     async fn create(&self, spec: &SandboxSpec, deadline: Instant) -> Result<Arc<Sandbox>, BackendError>;
 
+    /// Waits with the answer of a create until the sandbox that was made answers at its URL, for as long as the
+    /// backend was told and no longer than `deadline`; returns it as it is then. Nothing is held meanwhile, and a
+    /// caller that stops waiting ends the wait. A backend whose URLs answer from the first moment has no need.
+    async fn wait_answering(&self, made: Arc<Sandbox>, _deadline: Instant) -> Arc<Sandbox> {
+        made
+    }
+
     /// The sandbox, read from memory; its absence is confirmed first.
     ///
     /// # Errors

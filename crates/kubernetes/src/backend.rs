@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::record::{PodRecord, ServiceRecord};
 use crate::settings::KubernetesSettings;
 use crate::watch::{self, Feed};
-use crate::{create, delete, namespace, read, repair, warnings};
+use crate::{create, delete, first_answer, namespace, read, repair, warnings};
 
 /// Sandboxes as Pods of one namespace of one cluster.
 ///
@@ -158,6 +158,10 @@ impl Backend for KubernetesBackend {
 
     async fn create(&self, spec: &SandboxSpec, deadline: Instant) -> Result<Arc<Sandbox>, BackendError> {
         create::create(&self.inner, spec, deadline.into()).await.map(Arc::new)
+    }
+
+    async fn wait_answering(&self, made: Arc<Sandbox>, deadline: Instant) -> Arc<Sandbox> {
+        first_answer::wait(&self.inner, made, deadline.into()).await
     }
 
     async fn get(&self, id: &SandboxId) -> Result<Option<Arc<Sandbox>>, BackendError> {

@@ -24,6 +24,7 @@ fn mk_pod(uid: &str, revision: u64) -> PodRecord {
         terminating: false,
         status: Status::Running,
         ready: true,
+        has_address: true,
         diagnosis: None,
         identity: None,
         contract: None,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::call_error::CallError;
 use crate::cluster::Cluster;
+use crate::first_answer::FirstAnswers;
 use crate::health::Health;
 use crate::index::{Index, Origin};
 use crate::keyed_lock::KeyedLock;
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) creating: KeyedLock,
     pub(crate) direct_reads: Semaphore,
+    pub(crate) first_answers: FirstAnswers,
     cold_creates: Semaphore,
 }
 
@@ -47,7 +49,18 @@ impl Inner {
         let direct_reads = Semaphore::new(DIRECT_READS);
         let cold_creates = Semaphore::new(COLD_CREATES);
         let creating = KeyedLock::default();
-        Self { settings, cluster, index, health, metrics, creating, direct_reads, cold_creates }
+        let first_answers = FirstAnswers::default();
+        Self {
+            settings,
+            cluster,
+            index,
+            health,
+            metrics,
+            creating,
+            direct_reads,
+            first_answers,
+            cold_creates,
+        }
     }
 
     /// Whether memory may be answered from.

@@ -9,6 +9,7 @@ mod create;
 mod delete;
 mod diagnosis;
 pub mod doctor;
+mod first_answer;
 mod health;
 mod index;
 mod inner;

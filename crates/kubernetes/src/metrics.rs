@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::call_error::CallError;
+use crate::first_answer;
 
 /// Cheap to clone: all clones count into the same place.
 #[derive(Debug, Clone)]
@@ -21,6 +22,7 @@ struct Inner {
     watch_restarts: Family<Watched, Counter>,
     direct_reads: Counter,
     repairs: Counter,
+    create_waits: Family<Ended, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,6 +37,11 @@ struct Watched {
     resource: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    outcome: &'static str,
+}
+
 /// 1 ms to 4 s.
 fn latency() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 13))
@@ -47,6 +54,7 @@ impl Metrics {
             watch_restarts: Family::default(),
             direct_reads: Counter::default(),
             repairs: Counter::default(),
+            create_waits: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("stockade_kubernetes");
         registry.register(
@@ -66,6 +74,11 @@ impl Metrics {
             inner.direct_reads.clone(),
         );
         registry.register("repairs", "Half-made sandboxes completed or removed", inner.repairs.clone());
+        registry.register(
+            "create_waits",
+            "Answers of creates that waited for the sandbox, by how that ended (SANDBOX_CREATE_WAIT)",
+            inner.create_waits.clone(),
+        );
         Self(Arc::new(inner))
     }
 
@@ -102,6 +115,10 @@ impl Metrics {
 
     pub(crate) fn direct_read(&self) {
         self.0.direct_reads.inc();
+    }
+
+    pub(crate) fn create_waited(&self, outcome: first_answer::Outcome) {
+        self.0.create_waits.get_or_create(&Ended { outcome: outcome.name() }).inc();
     }
 
     pub(crate) fn repaired(&self) {

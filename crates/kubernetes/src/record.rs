@@ -71,6 +71,8 @@ pub(crate) struct PodRecord {
     pub(crate) status: Status,
     /// Its Ready condition.
     pub(crate) ready: bool,
+    /// The kubelet has told its address.
+    pub(crate) has_address: bool,
     pub(crate) diagnosis: Option<Diagnosis>,
     pub(crate) identity: Option<Identity>,
     pub(crate) contract: Option<ContractVersion>,
@@ -101,6 +103,7 @@ impl Record for PodRecord {
             ready: status
                 .and_then(|status| status.conditions.as_ref())
                 .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True")),
+            has_address: status.is_some_and(|status| status.pod_ip.is_some()),
             diagnosis: diagnosis::of(pod),
             identity: identity(pod.metadata.annotations.as_ref()),
             contract: contract(pod.metadata.annotations.as_ref()),

@@ -37,6 +37,8 @@ pub struct KubernetesSettings {
     pub hardening: bool,
     /// `SANDBOX_DELETE_GRACE_SECONDS`: how long a sandbox may take to end.
     pub delete_grace: Duration,
+    /// `SANDBOX_CREATE_WAIT`: how long the answer of a create may wait until the sandbox answers; zero: not at all.
+    pub create_wait: Duration,
 }
 
 /// How a sandbox is reached.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -49,6 +49,10 @@ pub(crate) struct MemoryBackend {
     pub(crate) creates: Semaphore,
     /// A permit for each create that has begun.
     pub(crate) begun: Semaphore,
+    /// Answers of creates wait for a permit each; all there are by default.
+    pub(crate) answers: Semaphore,
+    /// How many answers began to wait so.
+    pub(crate) waiting: AtomicUsize,
 }
 
 impl MemoryBackend {
@@ -61,6 +65,8 @@ impl MemoryBackend {
             panics: AtomicBool::new(false),
             creates: Semaphore::new(Semaphore::MAX_PERMITS),
             begun: Semaphore::new(0),
+            answers: Semaphore::new(Semaphore::MAX_PERMITS),
+            waiting: AtomicUsize::new(0),
         })
     }
 
@@ -159,6 +165,12 @@ impl Backend for MemoryBackend {
         let sandbox = Arc::new(self.mk_sandbox(spec));
         sandboxes.insert(spec.id.clone(), Arc::clone(&sandbox));
         Ok(sandbox)
+    }
+
+    async fn wait_answering(&self, made: Arc<Sandbox>, _: Instant) -> Arc<Sandbox> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.answers.acquire().await.unwrap().forget();
+        self.find(&made.id).unwrap_or(made)
     }
 
     async fn get(&self, id: &SandboxId) -> Result<Option<Arc<Sandbox>>, BackendError> {

@@ -35,5 +35,6 @@ pub fn settings(contract: ContractVersion, base: &HostPath) -> KubernetesSetting
         lark: LarkImages::default(),
         hardening: false,
         delete_grace: Duration::from_secs(5),
+        create_wait: Duration::ZERO,
     }
 }

@@ -7,3 +7,4 @@ mod deleting;
 mod errors;
 mod freshness;
 mod support;
+mod waiting;

@@ -7,8 +7,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use stockade_core::path::HostPath;
 use stockade_core::{Backend, BackendError, ContractVersion, Sandbox, SandboxId, SandboxSpec};
-use stockade_kubernetes::KubernetesBackend;
 use stockade_kubernetes::testing::{ScriptedApi, settings};
+use stockade_kubernetes::{KubernetesBackend, KubernetesSettings};
 
 pub const NAMESPACE: &str = "deer-flow";
 
@@ -27,9 +27,18 @@ pub async fn world() -> World {
 
 /// A backend that has not been given time to do anything.
 pub fn world_unproven() -> World {
+    world_with(settings(ContractVersion::V2, &HostPath::new("/srv/df").unwrap()))
+}
+
+/// The same with creates that wait so long, and URLs of this machine.
+pub fn world_waiting(create_wait: Duration) -> World {
+    let settings = settings(ContractVersion::V2, &HostPath::new("/srv/df").unwrap());
+    world_with(KubernetesSettings { create_wait, node_host: "127.0.0.1".to_owned(), ..settings })
+}
+
+fn world_with(settings: KubernetesSettings) -> World {
     let (client, api) = ScriptedApi::start(NAMESPACE);
     let server = "https://127.0.0.1:6443".to_owned();
-    let settings = settings(ContractVersion::V2, &HostPath::new("/srv/df").unwrap());
     let backend = KubernetesBackend::with_client(settings, client, server, &mut Registry::default());
     World { api, backend }
 }

@@ -101,7 +101,10 @@ async fn make(
             let until = deadline.for_backend().min(Instant::now() + patience);
             Ok(wait_ready(&*state.backend(), &id, until).await?.unwrap_or(sandbox))
         }
-        _ => Ok(sandbox),
+        Some(_) => Ok(sandbox),
+        // Who asked for no wait may have one all the same, if that is the shorter way to the first answer. The turn
+        // is given back by now.
+        None => Ok(state.backend().wait_answering(sandbox, deadline.for_backend().into_std()).await),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::auth::Access;
 use crate::test_backend::{KEY, MemoryBackend, mk_router_with};
 
 mod extensions;
+mod waiting;
 
 /// A server in front of a backend, called without a socket.
 struct Server {

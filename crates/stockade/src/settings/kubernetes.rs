@@ -15,17 +15,23 @@ pub(super) const DEFAULT_IMAGE: &str =
     "enterprise-public-cn-beijing.cr.volces.com/vefaas-public/all-in-one-sandbox:latest";
 const DEFAULT_NAMESPACE: &str = "deer-flow";
 const DEFAULT_NODE_HOST: &str = "host.docker.internal";
+/// How long the answer of a create waits for the sandbox unless told otherwise: a new Pod answers at a NodePort
+/// after 1.1 s, sometimes 2.1 s.
+const CREATE_WAIT: Duration = Duration::from_secs(3);
+/// Seconds. Callers give up on a create after 30 s, and the create itself needs some.
+const MAX_CREATE_WAIT: u64 = 20;
 /// Where a kubeconfig is looked for unless told otherwise.
 pub(crate) const DEFAULT_KUBECONFIG: &str = "/root/.kube/config";
 
 /// Variables that say something to this backend and nothing to the other, with what the other has instead.
-pub(super) const ONLY: [(&str, &str); 12] = [
+pub(super) const ONLY: [(&str, &str); 13] = [
     ("K8S_NAMESPACE", "there is no cluster"),
     ("K8S_API_SERVER", "there is no cluster; for Kubernetes say --backend kubernetes"),
     ("KUBECONFIG_PATH", "there is no cluster; for Kubernetes say --backend kubernetes"),
     ("SANDBOX_IMAGE", "sandboxes see this machine's own system directories"),
     ("SANDBOX_AGENT_IMAGE", "the agent is part of the server"),
     ("SANDBOX_INJECT_AGENT", "the agent is always Stockade's"),
+    ("SANDBOX_CREATE_WAIT", "the URLs of sandboxes answer from the first moment"),
     ("SANDBOX_SERVICE_TYPE", "sandboxes listen on SANDBOX_BIND"),
     ("SANDBOX_HARDENING", "sandboxes are always hardened"),
     ("LARK_CLI_INIT_IMAGE", "images need Kubernetes"),
@@ -72,6 +78,7 @@ pub(super) fn read(
         lark,
         hardening: reader.parse("SANDBOX_HARDENING", values::boolean).unwrap_or(false),
         delete_grace,
+        create_wait: reader.parse("SANDBOX_CREATE_WAIT", create_wait).unwrap_or(CREATE_WAIT),
     };
     if settings.api_server.is_some() {
         warnings.push("K8S_API_SERVER is set: the certificate of the API server is not checked".to_owned());
@@ -102,6 +109,12 @@ fn read_agent_image(reader: &mut Reader<'_>, has_image: bool, warnings: &mut Vec
         );
     }
     image
+}
+
+/// In seconds.
+fn create_wait(text: &str) -> Result<Duration, &'static str> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= MAX_CREATE_WAIT);
+    seconds.map(Duration::from_secs).ok_or("must be a whole number of seconds, 0 to 20; 0 does not wait")
 }
 
 fn service_type(text: &str) -> Result<ServiceType, &'static str> {

@@ -60,6 +60,7 @@ fn an_empty_environment_has_the_contract_s_defaults() {
         assert_eq!(kubernetes.api_server, None);
         assert_eq!(kubernetes.lark, LarkImages::default());
         assert_eq!(kubernetes.delete_grace, Duration::from_secs(5));
+        assert_eq!(kubernetes.create_wait, Duration::from_secs(3));
     }
 }
 
@@ -80,6 +81,7 @@ fn every_variable_is_taken() {
         "DEERFLOW_LARK_BROKER_DENY_SUBCOMMANDS=auth,config",
         "PROVISIONER_API_KEY=k3y",
         "SANDBOX_DELETE_GRACE_SECONDS=30",
+        "SANDBOX_CREATE_WAIT=0",
         "STOCKADE_BACKEND=kubernetes",
         "STOCKADE_LISTEN=127.0.0.1:9000",
         "STOCKADE_ALLOWED_HOSTS=stockade.example.com, .corp.example",
@@ -105,6 +107,7 @@ fn every_variable_is_taken() {
     assert_eq!(kubernetes.lark.broker.as_deref(), Some("lark:broker"));
     assert_eq!(kubernetes.lark.deny_subcommands.as_deref(), Some("auth,config"));
     assert_eq!(kubernetes.delete_grace, Duration::from_secs(30));
+    assert_eq!(kubernetes.create_wait, Duration::ZERO);
 }
 
 #[test]
@@ -145,6 +148,9 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check("PROVISIONER_AUTH_DISABLED=perhaps", "true or false");
     check("MOUNT_CONTRACT_VERSION=3", "1 or 2");
     check("SANDBOX_DELETE_GRACE_SECONDS=0", "1 to 300");
+    for value in ["21", "-1", "1.5", "3s"] {
+        check(Box::leak(format!("SANDBOX_CREATE_WAIT={value}").into_boxed_str()), "0 to 20");
+    }
     check("STOCKADE_LISTEN=8002", "0.0.0.0:8002");
     check("STOCKADE_BACKEND=docker", "must be kubernetes or embedded");
     check("STOCKADE_ALLOWED_HOSTS=https://x", "without scheme");

@@ -1,6 +1,6 @@
 //! The benchmark on Kubernetes: what callers wait for, beside what the same cluster takes from a bare
 //! client that writes the same objects. `cargo xtask bench kubernetes` runs it, once on a control plane
-//! (calls, throughput, memory) and once on a whole cluster (time to the first answer).
+//! (calls, throughput, memory) and on a whole cluster (time to the first answer, and as DeerFlow waits for it).
 //!
 //! It prints one JSON row a line. Everything is bounded in count, nothing is asserted.
 
@@ -10,6 +10,7 @@
     reason = "a benchmark that cannot do its part ends, with a message; it is no server"
 )]
 
+mod acquire;
 mod bar;
 mod calls;
 mod first_answer;
@@ -50,16 +51,23 @@ enum Part {
     Calls,
     /// From the POST to the first answer of the sandbox
     FirstAnswer,
+    /// The same as DeerFlow's provider does it
+    Acquire,
 }
 
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
-    let subject = Subject::find(&arguments).await;
     let mut rows = Rows;
+    if matches!(arguments.part, Part::Acquire) {
+        return acquire::measure(&arguments, &mut rows).await;
+    }
+    // What is measured here is the create alone.
+    let subject = Subject::find(&arguments, Some("0")).await;
     match arguments.part {
         Part::Calls => calls::measure(&subject, &mut rows).await,
         Part::FirstAnswer => first_answer::measure(&subject, &mut rows).await,
+        Part::Acquire => {}
     }
     subject.end().await;
 }

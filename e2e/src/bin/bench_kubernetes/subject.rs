@@ -36,8 +36,8 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Subject {
-    /// Starts a server, or takes the one at the URL.
-    pub(crate) async fn find(arguments: &Arguments) -> Self {
+    /// Starts a server with this `SANDBOX_CREATE_WAIT`, or takes the one at the URL.
+    pub(crate) async fn find(arguments: &Arguments, create_wait: Option<&str>) -> Self {
         let kubeconfig = std::env::var_os("KUBECONFIG").expect("KUBECONFIG is set; run `cargo xtask bench`");
         let client = cluster::client(kubeconfig.as_ref()).await;
         if let Some(url) = &arguments.url {
@@ -59,9 +59,11 @@ impl Subject {
             ("DEER_FLOW_HOST_BASE_DIR", dirs.base()),
             ("PROVISIONER_API_KEY", key.expose_secret()),
         ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let wait = create_wait.map(|wait| ("SANDBOX_CREATE_WAIT", wait));
+        let environment = environment.into_iter().chain(wait);
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         std::fs::create_dir_all(&run.logs).expect("a directory for the log");
-        let log = run.logs.join("bench-server.log");
+        let log = run.logs.join(format!("bench-server-{}.log", create_wait.unwrap_or("default")));
         let server = Server::spawn(Start { binary: &run.binary, environment, key: key.clone(), log });
         server.wait_ready().await;
         let pid = server.pid().await;

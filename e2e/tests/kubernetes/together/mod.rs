@@ -11,3 +11,4 @@ mod observe;
 mod races;
 mod restart;
 mod rights;
+mod waiting;
