@@ -65,7 +65,8 @@ pub struct Sandbox {
     pub status: Status,
     /// Whether it answers its health check and is not on its way out.
     pub ready: bool,
-    /// Why it is not ready, in one word (`ImagePullBackOff`, `Unschedulable`, `FailedMount`).
+    /// Why it is not ready, in one word (`ImagePullBackOff`, `Unschedulable`, `FailedMount`), or what has happened to
+    /// it a short while ago (`OOMKilled`).
     pub reason: Option<String>,
     /// The same as a sentence that says what to do.
     pub message: Option<String>,

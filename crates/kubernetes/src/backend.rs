@@ -60,7 +60,7 @@ impl KubernetesBackend {
         let cluster = Cluster::new(client, settings.namespace.clone(), server, metrics.clone());
         let cluster = Arc::new(cluster);
         let urls = UrlScheme { node_host: settings.node_host.clone(), namespace: settings.namespace.clone() };
-        let index = Arc::new(Index::new(urls));
+        let index = Arc::new(Index::new(urls, metrics.memory_kills()));
         let health = Arc::new(Health::starting());
         let feed = Feed {
             cluster: Arc::clone(&cluster),

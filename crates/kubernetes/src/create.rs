@@ -76,7 +76,7 @@ fn finish(
     pod: &PodRecord,
     service: &ServiceRecord,
 ) -> Result<Sandbox, BackendError> {
-    answer(inner.index.urls(), &spec.id, Some(pod), Some(service), None).ok_or_else(|| {
+    answer(inner.index.urls(), &spec.id, Some(pod), Some(service), None, Timestamp::now()).ok_or_else(|| {
         BackendError::Rejected {
             message: format!(
                 "the Service of sandbox '{}' has no {} port; is another controller changing it?",

@@ -5,6 +5,8 @@
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 
+use crate::memory_kill;
+
 /// What the cluster wrote is cut at this many bytes: an image pull error can hold a whole web page.
 const MAX_DETAIL: usize = 600;
 
@@ -28,6 +30,11 @@ impl Diagnosis {
         Self { reason: reason.into(), message: None, is_waiting: true }
     }
 
+    /// Something was killed for memory, as this says.
+    pub(crate) fn of_memory(detail: &str) -> Self {
+        Self::problem(memory_kill::REASON, detail)
+    }
+
     /// A warning event as a diagnosis.
     pub(crate) fn of_warning(reason: &str, detail: &str) -> Self {
         Self::problem(reason, detail)
@@ -49,11 +56,12 @@ pub(crate) fn of(pod: &Pod) -> Option<Diagnosis> {
         let reason = scheduled.reason.as_deref().unwrap_or("Unschedulable");
         return Some(Diagnosis::problem(reason, scheduled.message.as_deref().unwrap_or_default()));
     }
-    let found = containers(status).find_map(of_container);
+    let found = containers(status).find_map(|container| of_container(pod, container));
     found.or_else(|| Some(Diagnosis::waiting(waiting_reason(status))))
 }
 
-fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+/// All containers, those first that run first.
+pub(crate) fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
     init.chain(status.container_statuses.iter().flatten())
 }
@@ -68,7 +76,7 @@ fn waiting_reason(status: &PodStatus) -> &'static str {
     }
 }
 
-fn of_container(container: &ContainerStatus) -> Option<Diagnosis> {
+fn of_container(pod: &Pod, container: &ContainerStatus) -> Option<Diagnosis> {
     let name = &container.name;
     let state = container.state.as_ref()?;
     if let Some(waiting) = &state.waiting {
@@ -76,33 +84,38 @@ fn of_container(container: &ContainerStatus) -> Option<Diagnosis> {
         let detail = waiting.message.as_deref().unwrap_or_default();
         return match reason {
             "" | "ContainerCreating" | "PodInitializing" => None,
-            "CrashLoopBackOff" => Some(crash(name, container.restart_count, last_end(container))),
+            "CrashLoopBackOff" => Some(crash(pod, container, last_end(container))),
             _ => Some(Diagnosis::problem(reason, &format!("container {name}: {detail}"))),
         };
     }
     if let Some(ended) = &state.terminated
         && (ended.exit_code != 0 || ended.signal.is_some())
     {
-        return Some(crash(name, container.restart_count, Some(ended)));
+        return Some(crash(pod, container, Some(ended)));
     }
     // It runs again after a crash, and is not ready yet.
     (state.running.is_some() && container.restart_count > 0)
-        .then(|| crash(name, container.restart_count, last_end(container)))
+        .then(|| crash(pod, container, last_end(container)))
 }
 
 fn last_end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     container.last_state.as_ref().and_then(|state: &ContainerState| state.terminated.as_ref())
 }
 
-fn crash(name: &str, restarts: i32, ended: Option<&ContainerStateTerminated>) -> Diagnosis {
+fn crash(pod: &Pod, container: &ContainerStatus, ended: Option<&ContainerStateTerminated>) -> Diagnosis {
+    let (name, restarts) = (&container.name, container.restart_count);
     let how = match ended {
-        Some(ended) if ended.reason.as_deref() == Some("OOMKilled") => {
-            let detail = format!("container {name} used more memory than its limit ({restarts} restarts)");
-            return Diagnosis::problem("OOMKilled", &detail);
+        Some(ended) if memory_kill::is_for_memory(ended) => {
+            return Diagnosis::of_memory(&format!(
+                "{} ({restarts} restarts)",
+                memory_kill::sentence(pod, name)
+            ));
         }
-        Some(ended) => match ended.signal.filter(|signal| *signal != 0) {
-            Some(signal) => format!("was ended by signal {signal}"),
-            None => format!("ended with exit code {}", ended.exit_code),
+        Some(ended) => match (ended.signal.filter(|signal| *signal != 0), ended.exit_code) {
+            (Some(signal), _) => format!("was ended by signal {signal}"),
+            // What shells and container runtimes make of a signal.
+            (None, code @ 129..=192) => format!("ended with exit code {code}: signal {}", code - 128),
+            (None, code) => format!("ended with exit code {code}"),
         },
         None => "ended".to_owned(),
     };
@@ -140,7 +153,18 @@ fn hint(reason: &str, detail: &str) -> Option<&'static str> {
         }
         "FailedCreatePodSandBox" => "The node's container runtime or network plugin fails: look at the node",
         "CrashLoopBackOff" => "Read its log: GET /api/sandboxes/{id}/logs?previous=true",
-        "OOMKilled" => "Its memory limit is 1Gi",
+        memory_kill::REASON => {
+            "Its processes and the files outside of its mounts are lost. Use less memory at once: work in parts, with \
+             fewer processes"
+        }
+        "Evicted" if detail.contains("ephemeral") && detail.contains("exceed") => {
+            "It wrote more to files outside of its mounts than its limit; creating the sandbox again starts a fresh \
+             one, write large files below /mnt/user-data"
+        }
+        "Evicted" if detail.contains("memory") => {
+            "Its node ran out of memory, which is not the sandbox's own limit; creating the sandbox again starts a \
+             fresh one, perhaps elsewhere"
+        }
         "Evicted" => "The node ran out of something; creating the sandbox again starts a fresh one",
         "NodeLost" | "NodeNotReady" => "Its node does not answer: look at `kubectl get nodes`",
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {

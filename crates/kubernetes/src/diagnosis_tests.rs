@@ -54,10 +54,20 @@ fn a_crash_loop_says_how_it_ended_and_where_the_log_is() {
 fn an_out_of_memory_kill_is_told_from_other_crashes() {
     let last = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
     let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
-    check(with_container(waiting, last.clone(), 1), Some("OOMKilled"), &["memory"]);
-    check(with_container(json!({ "running": {} }), last, 1), Some("OOMKilled"), &["memory"]);
+    let said = &["killed: ", "memory", "1 restarts", "work in parts"];
+    check(with_container(waiting, last.clone(), 1), Some("OOMKilled"), said);
+    check(with_container(json!({ "running": {} }), last, 1), Some("OOMKilled"), said);
     let now = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
     check(with_container(now, json!({}), 0), Some("OOMKilled"), &["memory"]);
+}
+
+#[test]
+fn an_end_by_sigkill_that_was_not_for_memory_says_the_signal() {
+    let last = json!({ "terminated": { "exitCode": 137, "reason": "Error" } });
+    let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+    check(with_container(waiting, last, 2), Some("CrashLoopBackOff"), &["exit code 137: signal 9"]);
+    let ended = json!({ "terminated": { "exitCode": 0, "signal": 15, "reason": "Error" } });
+    check(with_container(ended, json!({}), 1), Some("CrashLoopBackOff"), &["signal 15"]);
 }
 
 #[test]
@@ -73,8 +83,14 @@ fn an_evicted_pod_says_so() {
     check(
         json!({ "phase": "Failed", "reason": "Evicted", "message": "low on memory" }),
         Some("Evicted"),
-        &["low on memory"],
+        &["low on memory", "node ran out of memory"],
     );
+    let full = "Container sandbox exceeded its local ephemeral storage limit \"500Mi\". ";
+    let status = json!({ "phase": "Failed", "reason": "Evicted", "message": full });
+    check(status, Some("Evicted"), &["500Mi", "/mnt/user-data"]);
+    let node = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 9Mi. ";
+    let status = json!({ "phase": "Failed", "reason": "Evicted", "message": node });
+    check(status, Some("Evicted"), &["ephemeral-storage", "node ran out of something"]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::RwLock;
+use prometheus_client::metrics::counter::Counter;
 use stockade_core::{Sandbox, SandboxId, Status, plan};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -69,6 +70,8 @@ pub(crate) struct Index {
     inner: RwLock<Inner>,
     changes: watch::Sender<u64>,
     urls: UrlScheme,
+    /// Containers that were seen to be killed for memory.
+    memory_kills: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -122,8 +125,8 @@ impl Inner {
 }
 
 impl Index {
-    pub(crate) fn new(urls: UrlScheme) -> Self {
-        Self { inner: RwLock::default(), changes: watch::Sender::new(0), urls }
+    pub(crate) fn new(urls: UrlScheme, memory_kills: Counter) -> Self {
+        Self { inner: RwLock::default(), changes: watch::Sender::new(0), urls, memory_kills }
     }
 
     pub(crate) fn urls(&self) -> &UrlScheme {
@@ -303,7 +306,16 @@ impl Index {
     /// Changes an entry, makes its answer anew, and forgets it when nothing is left of it.
     fn change(&self, inner: &mut Inner, id: &SandboxId, now: Timestamp, edit: impl FnOnce(&mut Entry)) {
         let entry = inner.entries.entry(id.clone()).or_default();
+        let killed_before = entry.pod.as_ref().map(|pod| (pod.uid.clone(), pod.memory_kill_at()));
         edit(entry);
+        let killed = entry.pod.as_ref().map(|pod| (&pod.uid, pod.memory_kill_at()));
+        // What a Pod that is seen for the first time went through, somebody may have counted before us.
+        if let (Some((uid, before)), Some((same, Some(at)))) = (killed_before, killed)
+            && uid == *same
+            && before.is_none_or(|before| before < at)
+        {
+            self.memory_kills.inc();
+        }
         if entry.pod.is_none() && entry.service.is_none() {
             inner.entries.remove(id);
             return;
@@ -315,7 +327,24 @@ impl Index {
         entry.dangling_since = is_dangling.then(|| entry.dangling_since.unwrap_or(now));
         let warning = entry.warning.as_ref().map(|(_, warning)| warning);
         entry.answer =
-            answer(&self.urls, id, entry.pod.as_ref(), entry.service.as_ref(), warning).map(Arc::new);
+            answer(&self.urls, id, entry.pod.as_ref(), entry.service.as_ref(), warning, now).map(Arc::new);
+    }
+
+    /// Makes the answers anew that say what is too long ago by now.
+    pub(crate) fn forget_old(&self, now: Timestamp) {
+        let is_old = |entry: &Entry| {
+            let kill = entry.pod.as_ref().filter(|pod| pod.ready).and_then(|pod| pod.memory_kill.as_ref());
+            kill.is_some_and(|kill| !kill.is_told(now))
+                && entry.answer.as_ref().is_some_and(|answer| answer.reason.is_some())
+        };
+        let inner = self.inner.read();
+        let old: Vec<SandboxId> =
+            inner.entries.iter().filter(|(_, entry)| is_old(entry)).map(|(id, _)| id.clone()).collect();
+        drop(inner);
+        let mut inner = self.inner.write();
+        for id in old {
+            self.change(&mut inner, &id, now, |_| {});
+        }
     }
 
     fn notify(&self) {
@@ -331,6 +360,7 @@ pub(crate) fn answer(
     pod: Option<&PodRecord>,
     service: Option<&ServiceRecord>,
     warning: Option<&Diagnosis>,
+    now: Timestamp,
 ) -> Option<Sandbox> {
     let service = service.filter(|service| !service.terminating)?;
     let url = urls.url(id, service.address?);
@@ -355,8 +385,10 @@ pub(crate) fn answer(
     }
     let said = pod.diagnosis.as_ref();
     // An event knows more than a Pod that only waits.
-    let diagnosis = match warning {
-        Some(warning) if !pod.ready && said.is_none_or(|said| said.is_waiting) => Some(warning),
+    let diagnosis = match (warning, &pod.memory_kill) {
+        (Some(warning), _) if !pod.ready && said.is_none_or(|said| said.is_waiting) => Some(warning),
+        // It runs again, and what ran in it does not.
+        (_, Some(kill)) if pod.ready && kill.is_told(now) => Some(&kill.diagnosis),
         _ => said,
     };
     Some(Sandbox {

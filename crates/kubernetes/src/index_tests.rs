@@ -1,4 +1,5 @@
 use super::*;
+use crate::memory_kill::MemoryKill;
 
 fn id() -> SandboxId {
     SandboxId::new("s1").unwrap()
@@ -9,7 +10,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn mk_index() -> Index {
-    Index::new(UrlScheme { node_host: "node".into(), namespace: "ns".into() })
+    Index::new(UrlScheme { node_host: "node".into(), namespace: "ns".into() }, Counter::default())
 }
 
 fn rev(number: u64) -> Revision {
@@ -26,6 +27,7 @@ fn mk_pod(uid: &str, revision: u64) -> PodRecord {
         ready: true,
         has_address: true,
         diagnosis: None,
+        memory_kill: None,
         identity: None,
         contract: None,
     }
@@ -194,4 +196,51 @@ fn only_half_sandboxes_are_planned_for() {
     assert!(index.halves().is_empty());
     index.remove::<PodRecord>(&id(), "p1", at(7));
     assert_eq!(index.halves()[0].address.as_ref().unwrap().dangling_since, Some(at(7)));
+}
+
+fn mk_killed(revision: u64, second: i64) -> PodRecord {
+    let diagnosis = Diagnosis::of_memory("killed: the sandbox's memory limit of 1Gi was reached");
+    PodRecord { memory_kill: Some(MemoryKill { at: at(second), diagnosis }), ..mk_pod("p1", revision) }
+}
+
+#[test]
+fn what_was_killed_for_memory_is_told_by_a_sandbox_that_runs_again_and_for_an_hour() {
+    let index = mk_whole();
+    index.put(&id(), mk_killed(20, 100), Origin::Watch, at(101));
+    let sandbox = found(&index).unwrap();
+    assert_eq!((sandbox.ready, sandbox.reason.as_deref()), (true, Some("OOMKilled")));
+    assert!(
+        sandbox
+            .message
+            .as_deref()
+            .unwrap()
+            .starts_with("killed: the sandbox's memory limit of 1Gi was reached")
+    );
+    index.forget_old(at(100 + 3599));
+    assert!(found(&index).unwrap().reason.is_some());
+    index.forget_old(at(100 + 3600));
+    assert_eq!(found(&index).unwrap().reason, None);
+    // What is wrong now says more than what was.
+    let crashing = PodRecord {
+        ready: false,
+        diagnosis: Some(Diagnosis::of_warning("CrashLoopBackOff", "ended")),
+        ..mk_killed(21, 100)
+    };
+    index.put(&id(), crashing, Origin::Watch, at(102));
+    assert_eq!(found(&index).unwrap().reason.as_deref(), Some("CrashLoopBackOff"));
+}
+
+#[test]
+fn each_kill_is_counted_once_and_none_that_was_before_our_time() {
+    let index = mk_index();
+    index.put(&id(), mk_killed(10, 5), Origin::Watch, at(6));
+    assert_eq!(index.memory_kills.get(), 0);
+    index.put(&id(), mk_killed(11, 5), Origin::Watch, at(7));
+    index.put(&id(), mk_killed(12, 8), Origin::Direct, at(9));
+    index.put(&id(), mk_killed(12, 8), Origin::Watch, at(9));
+    assert_eq!(index.memory_kills.get(), 1);
+    // Another Pod of the same name.
+    let other = PodRecord { uid: "p2".into(), ..mk_killed(13, 20) };
+    index.put(&id(), other, Origin::Watch, at(21));
+    assert_eq!(index.memory_kills.get(), 1);
 }

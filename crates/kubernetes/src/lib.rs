@@ -16,6 +16,7 @@ mod inner;
 mod keyed_lock;
 mod log_stream;
 pub mod manifest;
+mod memory_kill;
 mod metrics;
 mod namespace;
 mod read;

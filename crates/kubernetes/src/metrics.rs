@@ -22,6 +22,7 @@ struct Inner {
     watch_restarts: Family<Watched, Counter>,
     direct_reads: Counter,
     repairs: Counter,
+    memory_kills: Counter,
     create_waits: Family<Ended, Counter>,
 }
 
@@ -54,6 +55,7 @@ impl Metrics {
             watch_restarts: Family::default(),
             direct_reads: Counter::default(),
             repairs: Counter::default(),
+            memory_kills: Counter::default(),
             create_waits: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("stockade_kubernetes");
@@ -74,6 +76,11 @@ impl Metrics {
             inner.direct_reads.clone(),
         );
         registry.register("repairs", "Half-made sandboxes completed or removed", inner.repairs.clone());
+        registry.register(
+            "memory_kills",
+            "Containers of sandboxes that were killed for memory while this server watched",
+            inner.memory_kills.clone(),
+        );
         registry.register(
             "create_waits",
             "Answers of creates that waited for the sandbox, by how that ended (SANDBOX_CREATE_WAIT)",
@@ -115,6 +122,11 @@ impl Metrics {
 
     pub(crate) fn direct_read(&self) {
         self.0.direct_reads.inc();
+    }
+
+    /// The counter of containers that were killed for memory.
+    pub(crate) fn memory_kills(&self) -> Counter {
+        self.0.memory_kills.clone()
     }
 
     pub(crate) fn create_waited(&self, outcome: first_answer::Outcome) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::LogParams;
+use prometheus_client::metrics::counter::Counter;
 use stockade_core::backend::{LogOptions, LogStream};
 use stockade_core::sandbox::{FoundSandbox, Reconciliation, SandboxEvent};
 use stockade_core::{BackendError, Sandbox, SandboxId};
@@ -38,7 +39,7 @@ pub(crate) async fn get(inner: &Inner, id: &SandboxId) -> Result<Option<Arc<Sand
     if let Some(service) = &service {
         inner.index.put(id, service.clone(), Origin::Direct, now);
     }
-    Ok(answer(inner.index.urls(), id, pod.as_ref(), service.as_ref(), None).map(Arc::new))
+    Ok(answer(inner.index.urls(), id, pod.as_ref(), service.as_ref(), None, now).map(Arc::new))
 }
 
 pub(crate) async fn list(inner: &Inner) -> Result<Vec<Arc<Sandbox>>, BackendError> {
@@ -51,7 +52,7 @@ pub(crate) async fn list(inner: &Inner) -> Result<Vec<Arc<Sandbox>>, BackendErro
     let pods = inner.cluster.list::<PodRecord>();
     let services = inner.cluster.list::<ServiceRecord>();
     let ((pods, _), (services, _)) = tokio::try_join!(pods, services).map_err(failed)?;
-    let index = Index::new(inner.index.urls().clone());
+    let index = Index::new(inner.index.urls().clone(), Counter::default());
     for (id, pod) in pods {
         index.put(&id, pod, Origin::Watch, now);
     }
@@ -118,7 +119,7 @@ pub(crate) async fn events(inner: &Inner, id: &SandboxId) -> Result<Vec<SandboxE
     let pod = live_pod(inner, id).await?;
     let doing = format!("reading the events of sandbox '{id}'");
     let _permit = direct_read(inner).await?;
-    let events = inner.cluster.events_of(&pod).await.map_err(|error| inner.failed(error, &doing))?;
+    let events = inner.cluster.events_of(&pod.uid).await.map_err(|error| inner.failed(error, &doing))?;
     let mut events: Vec<SandboxEvent> = events
         .into_iter()
         .map(|event| SandboxEvent {
@@ -133,6 +134,14 @@ pub(crate) async fn events(inner: &Inner, id: &SandboxId) -> Result<Vec<SandboxE
             message: event.message.unwrap_or_default(),
         })
         .collect();
+    // The kubelet writes none for this.
+    events.extend(pod.memory_kill.map(|kill| SandboxEvent {
+        last_seen: Some(kill.at),
+        count: 1,
+        warning: true,
+        reason: kill.diagnosis.reason.into(),
+        message: kill.diagnosis.message.unwrap_or_default().into(),
+    }));
     events.sort_by_key(|event| event.last_seen);
     Ok(events)
 }
@@ -160,16 +169,16 @@ pub(crate) async fn logs(
     Ok(crate::log_stream::pieces(reader))
 }
 
-/// The UID of the sandbox's Pod.
-async fn live_pod(inner: &Inner, id: &SandboxId) -> Result<String, BackendError> {
+/// The sandbox's Pod.
+async fn live_pod(inner: &Inner, id: &SandboxId) -> Result<PodRecord, BackendError> {
     let not_found = || BackendError::NotFound { id: id.clone() };
     if inner.is_fresh()
         && let Some(pod) = inner.index.records(id).0
     {
-        return if pod.terminating { Err(not_found()) } else { Ok(pod.uid.to_string()) };
+        return if pod.terminating { Err(not_found()) } else { Ok(pod) };
     }
     let (pod, _) = read_through(inner, id, &format!("reading sandbox '{id}'")).await?;
-    pod.filter(|pod| !pod.terminating).map(|pod| pod.uid.to_string()).ok_or_else(not_found)
+    pod.filter(|pod| !pod.terminating).ok_or_else(not_found)
 }
 
 /// Pod and Service as they are now.

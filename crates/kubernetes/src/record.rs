@@ -11,6 +11,7 @@ use stockade_core::{ContractVersion, Identity, SandboxId, Status, ThreadId, User
 use crate::diagnosis::{self, Diagnosis};
 use crate::manifest::{CONTRACT_ANNOTATION, THREAD_ANNOTATION, USER_ANNOTATION};
 use crate::manifest::{id_of_pod, id_of_service, is_ours};
+use crate::memory_kill::MemoryKill;
 
 /// The version of an object. Opaque by the letter of the API; in every API server there is, and by its
 /// documentation since 1.35, a number that grows with each write. An unparsable one counts as 0: such an
@@ -74,6 +75,7 @@ pub(crate) struct PodRecord {
     /// The kubelet has told its address.
     pub(crate) has_address: bool,
     pub(crate) diagnosis: Option<Diagnosis>,
+    pub(crate) memory_kill: Option<MemoryKill>,
     pub(crate) identity: Option<Identity>,
     pub(crate) contract: Option<ContractVersion>,
 }
@@ -105,6 +107,7 @@ impl Record for PodRecord {
                 .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True")),
             has_address: status.is_some_and(|status| status.pod_ip.is_some()),
             diagnosis: diagnosis::of(pod),
+            memory_kill: MemoryKill::of(pod),
             identity: identity(pod.metadata.annotations.as_ref()),
             contract: contract(pod.metadata.annotations.as_ref()),
         };
@@ -121,6 +124,11 @@ impl Record for PodRecord {
 }
 
 impl PodRecord {
+    /// When something in it was killed for memory the last time.
+    pub(crate) fn memory_kill_at(&self) -> Option<Timestamp> {
+        self.memory_kill.as_ref().map(|kill| kill.at)
+    }
+
     /// It will never run again by itself: replaced by the next create.
     pub(crate) fn is_finished(&self) -> bool {
         matches!(self.status, Status::Succeeded | Status::Failed)

@@ -27,6 +27,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut round = 0;
     loop {
         ticks.tick().await;
+        inner.index.forget_old(Timestamp::now());
         // On old knowledge nothing is done.
         if inner.is_fresh() {
             once(&inner, Timestamp::now(), round).await;

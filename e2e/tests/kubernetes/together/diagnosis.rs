@@ -79,10 +79,44 @@ fn a_sandbox_that_takes_too_much_memory_says_so() {
         let testbox = world.enter(&sandbox).await;
         // The limit is 1 GiB. Twice, so that the kubelet waits and the reason stays.
         testbox.allocate(1200).await;
-        wait::until("it was started again", SAID, async || testbox.host_name().await).await;
+        let again = wait::until("it runs again and says why", SAID, async || {
+            let sandbox = server.client().get("oom").await.unwrap().ok_or("404")?;
+            if sandbox.ready && sandbox.reason.is_some() { Ok(sandbox) } else { Err(format!("{sandbox:?}")) }
+        })
+        .await;
+        let limit = "killed: the sandbox's memory limit of 1Gi was reached";
+        assert_eq!((again.reason.as_deref(), again.status.as_ref()), (Some("OOMKilled"), "Running"));
+        assert!(message(&again).starts_with(limit), "{}", message(&again));
+        let made = server.client().create(&CreateSandbox::new("oom")).await.unwrap();
+        assert_eq!(made.reason.as_deref(), Some("OOMKilled"), "the next create says it too");
+        let events = server.client().events("oom").await.unwrap().events;
+        let told = events.iter().find(|event| event.reason == "OOMKilled");
+        assert!(told.is_some_and(|event| event.message.starts_with(limit) && event.warning), "{events:?}");
+        let metrics = server.get("/metrics").await.text();
+        assert!(metrics.contains("stockade_kubernetes_memory_kills_total 1\n"), "{metrics}");
+
         testbox.allocate(1200).await;
-        let sandbox = reason(&server, "oom", &["OOMKilled"]).await;
-        assert!(message(&sandbox).contains("1Gi"), "{}", message(&sandbox));
+        let sandbox = wait::until("the kubelet waits", SAID, async || {
+            let sandbox = server.client().get("oom").await.unwrap().ok_or("404")?;
+            if sandbox.ready { Err(format!("{sandbox:?}")) } else { Ok(sandbox) }
+        })
+        .await;
+        assert_eq!(sandbox.reason.as_deref(), Some("OOMKilled"), "{sandbox:?}");
+        assert!(message(&sandbox).starts_with(limit), "{}", message(&sandbox));
+    });
+}
+
+#[test]
+fn an_end_with_137_that_was_not_for_memory_is_not_said_to_be() {
+    scenario(async |world| {
+        let server = world.server().await;
+        let sandbox = server.client().create(&CreateSandbox::new("kill")).await.unwrap();
+        let testbox = world.enter(&sandbox).await;
+        testbox.crash(137).await;
+        wait::until("it was started again", SAID, async || testbox.host_name().await).await;
+        testbox.crash(137).await;
+        let sandbox = reason(&server, "kill", &["CrashLoopBackOff"]).await;
+        assert!(message(&sandbox).contains("exit code 137: signal 9"), "{}", message(&sandbox));
     });
 }
 
