@@ -30,7 +30,7 @@ pub fn request(route: u8, body: &[u8]) {
         bash::routes::KillRequest,
         bash::routes::CreateRequest,
         file::routes::ReadRequest,
-        file::routes::WriteRequest,
+        file::routes::WriteRequest<'_>,
         file::routes::ReplaceRequest,
         file::routes::GrepRequest,
         file::routes::GlobRequest,

@@ -420,3 +420,28 @@ fn what_cannot_be_read_is_an_error_at_the_root_and_counted_below() {
         std::fs::set_permissions(tree.join(name), PermissionsExt::from_mode(0o700)).unwrap();
     }
 }
+
+#[test]
+fn of_a_large_write_there_is_one_copy() {
+    const SIZE: usize = 30_000_000;
+    let agent = Agent::start();
+    let mut client = agent.client();
+    let path = agent.home.path().join("file");
+    write(&mut client, &path, "x");
+    // A megabyte of base64 without padding is three quarters of it.
+    let base64 = "QUJD".repeat(SIZE / 3);
+    let raw = "A".repeat(SIZE);
+    for (encoding, content) in [("base64", &base64), ("raw", &raw), ("utf-8", &raw)] {
+        for append in [false, true] {
+            agent.forget_peak();
+            let before = agent.resident();
+            let body = json!({ "file": path, "content": content, "encoding": encoding, "append": append });
+            assert_eq!(post(&mut client, "write", &body)["data"]["bytes_written"], SIZE);
+            let used = agent.peak().saturating_sub(before) * 1024;
+            // What was sent, and half of it for all else.
+            assert!(used < content.len() as u64 * 3 / 2, "{encoding}, append {append}: {used} bytes");
+        }
+    }
+    let content = std::fs::read(&path).unwrap();
+    assert!(content.len() == 2 * SIZE && content.iter().all(|byte| *byte == b'A'));
+}

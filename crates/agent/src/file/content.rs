@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use base64::Engine;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::append;
 use super::document::{self, Document, Form};
 use super::failure::{Failure, Kind};
+use super::given::{Encoding, Given};
 use super::limits::{READ_BYTES, SEARCH_MATCHES};
 use super::paths::Target;
 use super::store::{self, Note};
@@ -114,21 +114,9 @@ fn read_lines(target: &Target, file: File, start: u64, end: u64) -> Result<Vec<u
     Ok(kept)
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq, Eq, ToSchema)]
-pub(crate) enum Encoding {
-    #[default]
-    #[serde(rename = "utf-8", alias = "utf8", alias = "UTF-8", alias = "text")]
-    Utf8,
-    #[serde(rename = "base64")]
-    Base64,
-    /// Each character is one byte.
-    #[serde(rename = "raw", alias = "latin-1")]
-    Raw,
-}
-
 /// What to write, and how.
 pub(crate) struct Writing {
-    pub(crate) content: String,
+    pub(crate) content: Given,
     pub(crate) encoding: Encoding,
     pub(crate) append: bool,
     pub(crate) leading_newline: bool,
@@ -142,40 +130,13 @@ pub(crate) struct WriteResult {
 }
 
 pub(crate) fn write(target: &Target, writing: Writing) -> Result<(WriteResult, Option<Note>), Failure> {
-    let Writing { content, encoding, append, leading_newline, trailing_newline } = writing;
-    let bytes = decode(target, content, encoding)?;
+    let Writing { mut content, encoding, append, leading_newline, trailing_newline } = writing;
+    let bytes = content.decode(target, encoding)?;
     let newline = |wanted: bool| if wanted { b"\n".as_slice() } else { b"" };
-    let parts = [newline(leading_newline), &bytes, newline(trailing_newline)];
+    let parts = [newline(leading_newline), bytes, newline(trailing_newline)];
     let note = if append { append::append(target, &parts)? } else { store::store(target, &parts)? };
     let bytes_written = parts.iter().map(|part| part.len()).sum();
     Ok((WriteResult { file: target.text.clone(), bytes_written }, note))
-}
-
-fn decode(target: &Target, content: String, encoding: Encoding) -> Result<Vec<u8>, Failure> {
-    match encoding {
-        Encoding::Utf8 => Ok(content.into_bytes()),
-        Encoding::Base64 => decode_base64(&content)
-            .map_err(|error| target.refused(Kind::Decode, format!("content is not base64: {error}"))),
-        Encoding::Raw => content
-            .chars()
-            .map(|c| u8::try_from(u32::from(c)))
-            .collect::<Result<_, _>>()
-            .map_err(|_| target.refused(Kind::Decode, "raw content has a character beyond U+00FF")),
-    }
-}
-
-/// With or without padding; line breaks, as many encoders put in, are skipped.
-fn decode_base64(content: &str) -> Result<Vec<u8>, base64::DecodeError> {
-    let engine = base64::engine::GeneralPurpose::new(
-        &base64::alphabet::STANDARD,
-        base64::engine::GeneralPurposeConfig::new()
-            .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
-    );
-    if content.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        let compact: Vec<u8> = content.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        return engine.decode(compact);
-    }
-    engine.decode(content)
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -9,6 +9,7 @@ pub(crate) mod download;
 pub(crate) mod editor;
 pub(crate) mod failure;
 pub(crate) mod find;
+pub(crate) mod given;
 pub(crate) mod globs;
 pub(crate) mod grep;
 mod incoming;

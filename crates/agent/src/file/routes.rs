@@ -1,5 +1,7 @@
 //! The `/v1/file` routes: they check, convert, and run the call on the pool.
 
+use std::borrow::Cow;
+
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
@@ -7,10 +9,11 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::content::{self, Encoding, Writing};
+use super::content::{self, Writing};
 use super::editor::{self, EditRequest};
 use super::failure::Failure;
 use super::find::{self, GlobQuery, SortBy};
+use super::given::{Encoding, Found, Given};
 use super::grep::{self, GrepQuery};
 use super::list::{self, ListQuery};
 use super::paths::Target;
@@ -19,7 +22,7 @@ use super::store::Note;
 use super::{download, upload};
 use crate::app::App;
 use crate::defaults::{OffByDefault, OnByDefault};
-use crate::http::{ApiError, JsonBody, ok_with_hint};
+use crate::http::{ApiError, JsonBody, RawJson, ok_with_hint};
 
 /// A write may carry a 100 MiB file as base64.
 const WRITE_MIB: usize = 160;
@@ -140,11 +143,12 @@ fn line_number(field: &str, value: Option<i64>) -> Result<Option<u64>, ApiError>
 }
 
 #[derive(Deserialize, ToSchema)]
-pub(crate) struct WriteRequest {
+pub(crate) struct WriteRequest<'a> {
     /// The file's path. It is made, and its directories, when missing.
     file: String,
     /// What to write.
-    content: String,
+    #[serde(borrow)]
+    content: Cow<'a, str>,
     /// How `content` is written here; in `raw` a character is a byte.
     #[schema(default = "utf-8")]
     encoding: Option<Encoding>,
@@ -158,16 +162,16 @@ pub(crate) struct WriteRequest {
     sudo: OffByDefault,
 }
 
-async fn write(State(app): State<App>, JsonBody(request): JsonBody<WriteRequest, WRITE_MIB>) -> Answer {
-    let writing = Writing {
-        content: request.content,
-        encoding: request.encoding.unwrap_or_default(),
-        append: request.append.0,
-        leading_newline: request.leading_newline.0,
-        trailing_newline: request.trailing_newline.0,
-    };
-    tell(&app, "write", request.file, move |target| {
-        target.check_sudo(request.sudo.0)?;
+async fn write(State(app): State<App>, body: RawJson<WRITE_MIB>) -> Answer {
+    let request: WriteRequest<'_> = body.read()?;
+    let (encoding, append, sudo) = (request.encoding.unwrap_or_default(), request.append.0, request.sudo.0);
+    let (leading_newline, trailing_newline) = (request.leading_newline.0, request.trailing_newline.0);
+    let file = request.file;
+    let found = Found::of(request.content, body.bytes());
+    let content = Given::new(found, body.into_bytes());
+    let writing = Writing { content, encoding, append, leading_newline, trailing_newline };
+    tell(&app, "write", file, move |target| {
+        target.check_sudo(sudo)?;
         content::write(target, writing).map(|written| Told::written("File written", written))
     })
     .await

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::reply::ApiError;
@@ -24,6 +25,45 @@ impl<T: DeserializeOwned, const LIMIT_MIB: usize, const LIST: bool> FromRequest<
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let RawJson(bytes) = RawJson::<LIMIT_MIB>::from_request(request, app).await?;
+        if !LIST && is_list(&bytes) {
+            return Err(not_an_object());
+        }
+        parse(&bytes).map(JsonBody)
+    }
+}
+
+fn is_list(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"[")
+}
+
+/// A list would be taken for the fields of a structure in their order.
+fn not_an_object() -> ApiError {
+    ApiError::unprocessable("", "body is a list, this route takes an object", "type_error")
+}
+
+/// The bytes of a JSON body of at most `LIMIT_MIB` MiB, for a route that takes its values out of them instead of copying.
+pub(crate) struct RawJson<const LIMIT_MIB: usize>(Vec<u8>);
+
+impl<const LIMIT_MIB: usize> RawJson<LIMIT_MIB> {
+    /// The object in it, which may borrow from it.
+    pub(crate) fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
+        if is_list(&self.0) { Err(not_an_object()) } else { parse(&self.0) }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+impl<const LIMIT_MIB: usize> FromRequest<App> for RawJson<LIMIT_MIB> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let announced = announced_length(&parts.headers)?;
         let limit = LIMIT_MIB * MIB;
@@ -38,9 +78,10 @@ impl<T: DeserializeOwned, const LIMIT_MIB: usize, const LIST: bool> FromRequest<
             Ok(Ok(permit)) => permit,
             _ => return Err(ApiError::unavailable("too many large requests at once; try again")),
         };
-        let collected = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, limit).collect());
+        let room = announced.map_or(0, |length| usize::try_from(length).unwrap_or(0));
+        let collected = tokio::time::timeout(BODY_DEADLINE, collect(Limited::new(body, limit), room));
         let bytes = match collected.await {
-            Ok(Ok(collected)) => collected.to_bytes(),
+            Ok(Ok(bytes)) => bytes,
             Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
                 return Err(too_large(limit));
             }
@@ -55,13 +96,22 @@ impl<T: DeserializeOwned, const LIMIT_MIB: usize, const LIST: bool> FromRequest<
             }
         };
         require_json(&parts.headers, &bytes)?;
-        if !LIST && bytes.trim_ascii_start().starts_with(b"[") {
-            // It would be taken for the fields of a structure in their order.
-            let message = "body is a list, this route takes an object";
-            return Err(ApiError::unprocessable("", message, "type_error"));
-        }
-        parse(&bytes).map(JsonBody)
+        Ok(Self(bytes))
     }
+}
+
+/// The whole body in one piece, of which no second copy is made when its length was announced.
+async fn collect(
+    mut body: Limited<Body>,
+    room: usize,
+) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut bytes = Vec::with_capacity(room);
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes)
 }
 
 fn too_large(limit: usize) -> ApiError {
@@ -76,7 +126,7 @@ fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
 }
 
 /// A body that is not JSON is refused by its type: a web page can send text/plain to a loopback port without asking.
-fn require_json(headers: &HeaderMap, body: &Bytes) -> Result<(), ApiError> {
+fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), ApiError> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return if body.is_empty() { Ok(()) } else { Err(not_json("none")) };
     };
@@ -97,7 +147,7 @@ fn not_json(found: &str) -> ApiError {
 }
 
 /// Parses a JSON document, an empty one as `{}`. An error names the field it is about.
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
     let document = &mut serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut *document);

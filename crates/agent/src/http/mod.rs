@@ -9,7 +9,7 @@ mod query;
 pub(crate) mod reading;
 pub(crate) mod reply;
 
-pub(crate) use body::JsonBody;
+pub(crate) use body::{JsonBody, RawJson};
 pub(crate) use form::form;
 pub(crate) use query::QueryOf;
 pub(crate) use reply::{ApiError, Success, ok, ok_with_hint};

@@ -191,7 +191,7 @@ pub(crate) const ROUTES: &[Route] = &[
         .json::<file::routes::ReadRequest>()
         .file::<content::ReadResult>(),
     post("/v1/file/write", "Write or append to a file")
-        .json::<file::routes::WriteRequest>()
+        .json::<file::routes::WriteRequest<'static>>()
         .file::<content::WriteResult>(),
     post("/v1/file/replace", "Replace text in a file")
         .json::<file::routes::ReplaceRequest>()
