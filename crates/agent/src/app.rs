@@ -1,6 +1,5 @@
 //! What all routes share.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +10,7 @@ use crate::auth::Gate;
 use crate::bash::Bashes;
 use crate::code::Codes;
 use crate::context::Context;
+use crate::environment;
 use crate::extras::hooks::Hooks;
 use crate::file::editor::Undo;
 use crate::file::watch::Watches;
@@ -68,7 +68,7 @@ impl App {
     pub(crate) fn new(options: &Options, reaper: Reaper) -> std::io::Result<Self> {
         let pool = Pool::start(POOL_THREADS)?;
         let context = Context::new(options, &pool);
-        let environment = command_environment(&options.home);
+        let environment = environment::of_commands(&options.home);
         let surroundings = Arc::new(Surroundings {
             reaper,
             pool: pool.clone(),
@@ -167,25 +167,4 @@ impl App {
     pub(crate) fn context(&self) -> &Context {
         &self.shared.context
     }
-}
-
-/// The agent's own environment, completed by what shells and programs expect to find.
-fn command_environment(home: &Path) -> Vec<(OsString, OsString)> {
-    let mut environment: Vec<(OsString, OsString)> = std::env::vars_os()
-        .filter(|(key, _)| key != "HOME" && key != "PS1" && key != "PROMPT_COMMAND" && key != "BASH_ENV")
-        .collect();
-    environment.push(("HOME".into(), home.into()));
-    let defaults = [
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("LANG", "C.UTF-8"),
-        ("SHELL", "/bin/bash"),
-        ("USER", "root"),
-    ];
-    for (key, value) in defaults {
-        if !environment.iter().any(|(known, _)| known == key) {
-            environment.push((key.into(), value.into()));
-        }
-    }
-    environment.extend(crate::git::configuration(&environment, Path::new(crate::git::SYSTEM)));
-    environment
 }

@@ -27,6 +27,7 @@ mod code;
 mod context;
 mod defaults;
 mod departed;
+mod environment;
 mod extras;
 mod file;
 #[cfg(feature = "fuzzing")]

@@ -1,5 +1,6 @@
 //! The `/v1/bash` routes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use super::command::{BashCommand, BashOrder, CommandStatus, Reading};
 use super::follow::Following;
 use crate::app::App;
 use crate::defaults::OffByDefault;
+use crate::environment::Requested;
 use crate::http::{ApiError, JsonBody, Success, events, ok};
 use crate::seconds::Seconds;
 use crate::shell::routes::check_command;
@@ -55,7 +57,7 @@ pub(crate) struct ExecRequest {
     session_id: Option<String>,
     /// An absolute path of a directory to run it in, and the session's from then on.
     exec_dir: Option<String>,
-    /// Variables for this command alone.
+    /// Variables for this command alone. Those that bash sets itself, as PPID, have no effect, which the hint says.
     env: Option<BTreeMap<String, String>>,
     /// Answer at once, with the command running.
     async_mode: OffByDefault,
@@ -97,7 +99,7 @@ async fn exec(
             "needs \"async_mode\": true: the command waits for who reads its output by /v1/bash/output";
         return Err(ApiError::invalid("backpressure", message));
     }
-    let environment = checked_environment(request.env.unwrap_or_default())?;
+    let requested = Requested::check(request.env.unwrap_or_default())?;
     let directory = request.exec_dir.map(|asked| existing_directory("exec_dir", &asked)).transpose()?;
     let named = request.session_id.filter(|id| !id.trim().is_empty());
     let session = match named {
@@ -114,7 +116,7 @@ async fn exec(
         id: Uuid::new_v4().to_string(),
         text: request.command,
         directory: session.directory(),
-        environment,
+        environment: requested.variables,
         snapshot: session.snapshot(),
         hard: request.hard_timeout.map(Seconds::duration),
         backpressure,
@@ -125,18 +127,18 @@ async fn exec(
     let limit = request.max_output_length.unwrap_or(OUTPUT_LENGTH);
     let session_id = session.id.clone();
     if detached {
-        return Ok(exec_result(session_id, &command, command.read(0, 0), 0).into_response());
+        return Ok(exec_result(session_id, &command, command.read(0, 0), 0, requested.hint).into_response());
     }
     let deadline = request.timeout.and_then(|timeout| began.checked_add(timeout.duration()));
     if events::wanted(&headers) {
         let changed = command.changed();
         let result = move |command: &BashCommand| {
-            exec_result(session_id.clone(), command, command.whole(), limit).text()
+            exec_result(session_id.clone(), command, command.whole(), limit, requested.hint.clone()).text()
         };
         return Ok(events::answer(Following::new(command, deadline, result), changed));
     }
     command.ended(deadline).await;
-    Ok(exec_result(session_id, &command, command.whole(), limit).into_response())
+    Ok(exec_result(session_id, &command, command.whole(), limit, requested.hint).into_response())
 }
 
 fn exec_result(
@@ -144,6 +146,7 @@ fn exec_result(
     command: &BashCommand,
     whole: Reading,
     limit: usize,
+    hint: Option<String>,
 ) -> Success<ExecResult> {
     let data = ExecResult {
         session_id,
@@ -162,17 +165,7 @@ fn exec_result(
         CommandStatus::TimedOut => "Command was ended at its hard time-out",
         CommandStatus::Killed => "Command was killed",
     };
-    Success { message, data, hint: None }
-}
-
-fn checked_environment(environment: BTreeMap<String, String>) -> Result<Vec<(String, String)>, ApiError> {
-    for (key, value) in &environment {
-        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-            let shown: String = key.chars().take(100).collect();
-            return Err(ApiError::invalid("env", format!("{shown:?} is not a variable that can be set")));
-        }
-    }
-    Ok(environment.into_iter().collect())
+    Success { message, data, hint: hint.map(Cow::from) }
 }
 
 fn existing_directory(field: &str, asked: &str) -> Result<PathBuf, ApiError> {

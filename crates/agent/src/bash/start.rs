@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, SeekFrom};
 
+use crate::environment;
 use crate::process::{Launch, Started};
 use crate::shell::Surroundings;
 
@@ -35,7 +36,7 @@ pub(super) fn full_text(text: &str, snapshot: Option<&Path>) -> String {
 pub(super) fn launch(
     script: &str,
     directory: &Path,
-    environment: &[(String, String)],
+    variables: &[(String, String)],
     surroundings: &Surroundings,
 ) -> io::Result<(Started, Pipes)> {
     let (stdin_read, stdin) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
@@ -48,11 +49,12 @@ pub(super) fn launch(
     std::os::unix::process::CommandExt::arg0(&mut command, "bash");
     command.arg("-c").current_dir(directory).env_clear();
     command.envs(surroundings.environment.iter().map(|(key, value)| (key, value)));
-    command.envs(environment.iter().map(|(key, value)| (key, value)));
+    command.envs(variables.iter().map(|(key, value)| (key, value)));
     command
         .stdin(Stdio::from(stdin_read))
         .stdout(Stdio::from(stdout_write))
         .stderr(Stdio::from(stderr_write));
+    let script = &*format!("{}{script}", environment::prelude(variables));
     let mut pass = Vec::new();
     if script.len() <= ARGUMENT {
         command.arg(script);

@@ -1,5 +1,7 @@
 //! The envelope every answer comes in, and the errors that use the same shape.
 
+use std::borrow::Cow;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -18,12 +20,12 @@ pub(crate) struct Success<T> {
     pub(crate) message: &'static str,
     pub(crate) data: T,
     /// A sentence for the agent that reads it.
-    pub(crate) hint: Option<&'static str>,
+    pub(crate) hint: Option<Cow<'static, str>>,
 }
 
 impl<T: Serialize> Success<T> {
     fn envelope(&self) -> Envelope<'_, &T> {
-        Envelope { success: true, message: self.message, data: &self.data, hint: self.hint }
+        Envelope { success: true, message: self.message, data: &self.data, hint: self.hint.as_deref() }
     }
 
     /// The envelope as text.

@@ -9,9 +9,9 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::session::Session;
-use super::state::{Ending, EndingSteps, Execution, Status};
+use super::state::{Ending, EndingSteps, Execution, Question, Status};
 use super::terminal::Terminal;
-use super::{ending, leftover};
+use super::{ending, input, leftover};
 use crate::process::{Exit, ended};
 
 /// The kernel hands out at most this much of a terminal at once.
@@ -25,6 +25,8 @@ const DRAIN: usize = 256 * 1024;
 const STATUS_LINE: usize = 4096;
 /// Between two attempts to end a command.
 const STEP: Duration = Duration::from_millis(100);
+/// Between two looks at a command that seems to wait for input.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// After this long bash itself is killed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -59,8 +61,10 @@ pub(super) async fn drive(session: Arc<Session>, terminal: Arc<Terminal>) {
                 }
             }
             () = sleep_until(deadline), if deadline.is_some() => {
-                if let Some(step) = on_deadline(&session, &terminal) {
-                    press(&session, &terminal, step).await;
+                match on_deadline(&session, &terminal) {
+                    Due::Nothing => {}
+                    Due::Ending(step) => press(&session, &terminal, step).await,
+                    Due::Look => look_for_question(&session, &terminal).await,
                 }
             }
             () = session.poked() => {}
@@ -197,17 +201,26 @@ fn silent_at(execution: &Execution) -> Option<Instant> {
     execution.last_output.checked_add(execution.no_change)
 }
 
-/// Does what is due, and returns the step that is due in ending the command.
-fn on_deadline(session: &Arc<Session>, terminal: &Arc<Terminal>) -> Option<EndingSteps> {
+/// What takes time, and is due.
+enum Due {
+    Nothing,
+    /// A step in ending the command.
+    Ending(EndingSteps),
+    /// A look whether the command waits for input.
+    Look,
+}
+
+/// Does what is due, and returns what takes time.
+fn on_deadline(session: &Arc<Session>, terminal: &Arc<Terminal>) -> Due {
     let now = Instant::now();
-    let last = session.last()?;
+    let Some(last) = session.last() else { return Due::Nothing };
     let mut last = last.lock();
     if !last.is_live() {
-        return None;
+        return Due::Nothing;
     }
     if let Some(ending) = &mut last.ending {
         if now < ending.next {
-            return None;
+            return Due::Nothing;
         }
         if ending.taken == 0 {
             let front = terminal.foreground().filter(|front| *front != terminal.pid);
@@ -216,10 +229,16 @@ fn on_deadline(session: &Arc<Session>, terminal: &Arc<Terminal>) -> Option<Endin
         let step = *ending;
         ending.taken += 1;
         ending.next = now + STEP;
-        return Some(step);
+        return Due::Ending(step);
     }
-    if now >= last.watch.next && last.watch.seen(terminal.is_adrift(), now) {
-        terminal.recall();
+    let mut due = Due::Nothing;
+    if now >= last.watch.next {
+        if last.watch.seen(terminal.is_adrift(), now) {
+            terminal.recall();
+        }
+        if now.duration_since(last.last_output) >= Question::QUIET {
+            due = Due::Look;
+        }
     }
     if last.hard_deadline.is_some_and(|deadline| now >= deadline) {
         drop(last);
@@ -229,7 +248,31 @@ fn on_deadline(session: &Arc<Session>, terminal: &Arc<Terminal>) -> Option<Endin
         drop(last);
         session.announce();
     }
-    None
+    due
+}
+
+/// Looks whether the command waits for input.
+async fn look_for_question(session: &Session, terminal: &Arc<Terminal>) {
+    let Some(last) = session.last() else { return };
+    let (number, printed) = {
+        let last = last.lock();
+        (last.number, last.output.total())
+    };
+    let looked_at = Arc::clone(terminal);
+    let awaited = session.pool().run(move || input::is_awaited(&looked_at)).await.unwrap_or(false);
+    let news = {
+        let mut last = last.lock();
+        // What was printed or ended meanwhile asks for another look.
+        let is_same = last.is_live() && last.number == number && last.output.total() == printed;
+        let now = Instant::now();
+        if is_same && awaited {
+            last.watch.hasten(now, LOOK_AGAIN);
+        }
+        is_same && last.question.take(awaited, now)
+    };
+    if news {
+        session.announce();
+    }
 }
 
 /// One attempt to end the command: first as Ctrl-C would, so that bash gives up the rest of its command line and lives

@@ -15,7 +15,7 @@ pub(super) struct Following<R> {
     pub(super) execution: SharedExecution,
     /// When the caller is answered although the command runs.
     pub(super) deadline: Option<Instant>,
-    /// Go on although the command prints nothing.
+    /// Go on although the command prints nothing, or waits for input.
     pub(super) through_silence: bool,
     /// The envelope of the JSON answer.
     pub(super) result: R,
@@ -37,7 +37,8 @@ impl<R: Fn(&Session, &SharedExecution) -> String + Send + 'static> Follow for Fo
         {
             let execution = self.execution.lock();
             let ended = !execution.is_live();
-            let silent = execution.status == Status::NoChangeTimeout && !self.through_silence;
+            let told = execution.status == Status::NoChangeTimeout || execution.question.is_pressing;
+            let silent = told && !self.through_silence;
             if self.end.is_none() && (ended || silent || late) {
                 self.end = Some(execution.output.total());
             }

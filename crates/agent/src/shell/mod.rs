@@ -3,6 +3,7 @@
 mod driver;
 mod ending;
 mod follow;
+mod input;
 mod leftover;
 pub(crate) mod page;
 pub(crate) mod registry;

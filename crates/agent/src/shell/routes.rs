@@ -1,5 +1,6 @@
 //! Commands in sessions: `exec`, `view`, `wait`, `write`, `kill`. They check, convert, and call the session.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::follow::Following;
-use super::session::Session;
+use super::session::{Session, Through};
 use super::state::{ConsoleRecord, Ending, Execution, Order, SharedExecution, Status, transcript};
 use crate::app::App;
 use crate::defaults::{OffByDefault, OnByDefault};
@@ -121,9 +122,16 @@ async fn exec(
     let deadline =
         if detached { Some(began) } else { timeout.and_then(|timeout| began.checked_add(timeout)) };
     let result = move |session: &Session, execution: &SharedExecution| {
-        let data = command_result(session, &execution.lock());
+        let (data, asking) = {
+            let execution = execution.lock();
+            (command_result(session, &execution), execution.question.is_asked())
+        };
         let hint = fresh.then_some("the session's shell had ended; this ran in a fresh one");
-        Success { message: exec_message(data.status, detached), data, hint }
+        let (message, hint) = match asking {
+            true => (ASKING, Some(HOW_TO_ANSWER)),
+            false => (exec_message(data.status, detached), hint),
+        };
+        Success { message, data, hint: hint.map(Cow::from) }
     };
     if events::wanted(&headers) {
         let printed = session.printed();
@@ -132,10 +140,15 @@ async fn exec(
         return Ok(events::answer(following, printed));
     }
     if !detached {
-        session.wait(&execution, deadline, false).await;
+        session.wait(&execution, deadline, Through { silence: false, questions: false }).await;
     }
     Ok(result(&session, &execution).into_response())
 }
+
+/// What is said of a command that waits for input.
+const ASKING: &str = "Command is still running: it waits for input";
+const HOW_TO_ANSWER: &str =
+    "it waits for input on its terminal: give it some with /v1/shell/write, or end it with /v1/shell/kill";
 
 fn exec_message(status: Status, detached: bool) -> &'static str {
     match status {
@@ -227,7 +240,10 @@ fn view_result(session: &Session) -> Success<ViewResult> {
         console: view.console,
         exit_code: view.exit_code,
     };
-    Success { message: "Session content", data, hint: None }
+    match view.is_asking {
+        true => Success { message: ASKING, data, hint: Some(HOW_TO_ANSWER.into()) },
+        false => Success { message: "Session content", data, hint: None },
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -251,9 +267,14 @@ async fn wait(State(app): State<App>, JsonBody(request): JsonBody<WaitRequest>) 
     let deadline = Instant::now() + asked.min(LONGEST_WAIT);
     if let Some(execution) = session.last() {
         let already_told = execution.lock().status == Status::NoChangeTimeout;
-        session.wait(&execution, Some(deadline), already_told).await;
+        // Who asks again and again would be answered at once, as long as the command waits.
+        let through = Through { silence: already_told, questions: true };
+        session.wait(&execution, Some(deadline), through).await;
     }
-    Ok(ok("Process status", StatusResult { status: session.status() }))
+    let data = StatusResult { status: session.status() };
+    let asking = session.last().is_some_and(|last| last.lock().question.is_asked());
+    let (message, hint) = if asking { (ASKING, Some(HOW_TO_ANSWER)) } else { ("Process status", None) };
+    Ok(Success { message, data, hint: hint.map(Cow::from) }.into_response())
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -319,7 +340,8 @@ async fn kill(State(app): State<App>, JsonBody(request): JsonBody<IdRequest>) ->
     let session = app.shells().get(&request.id)?;
     let was_running = session.end_current(Ending::Killed);
     if let Some(execution) = session.last().filter(|_| was_running) {
-        session.wait(&execution, Some(Instant::now() + KILL_WAIT), true).await;
+        let through = Through { silence: true, questions: true };
+        session.wait(&execution, Some(Instant::now() + KILL_WAIT), through).await;
     }
     let (status, exit_code) = session.last().map_or((Status::Terminated, None), |last| {
         let last = last.lock();

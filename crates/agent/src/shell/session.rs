@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::ending::Spared;
 use super::state::{
-    ConsoleRecord, Ending, EndingSteps, Execution, History, Order, SharedExecution, Status, Watch,
+    ConsoleRecord, Ending, EndingSteps, Execution, History, Order, Question, SharedExecution, Status, Watch,
 };
 use super::surroundings::Surroundings;
 use super::terminal::{self, BashSpec, Terminal};
@@ -57,12 +57,23 @@ struct Core {
     last_used: SystemTime,
 }
 
+/// What a caller who waits for the end of a command is not told before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Through {
+    /// That it prints nothing.
+    pub(crate) silence: bool,
+    /// That it waits for input.
+    pub(crate) questions: bool,
+}
+
 /// What a session shows of itself.
 pub(crate) struct View {
     pub(crate) status: Status,
     pub(crate) command: Option<String>,
     pub(crate) exit_code: Option<i32>,
     pub(crate) console: Vec<ConsoleRecord>,
+    /// The newest command waits for input.
+    pub(crate) is_asking: bool,
 }
 
 impl Session {
@@ -264,15 +275,16 @@ impl Session {
         &self,
         execution: &SharedExecution,
         deadline: Option<Instant>,
-        through_silence: bool,
+        through: Through,
     ) {
         let mut changed = self.changed.subscribe();
         let settled = async {
             loop {
                 {
                     let execution = execution.lock();
-                    let told = execution.status == Status::NoChangeTimeout && !through_silence;
-                    if !execution.is_live() || told {
+                    let silent = execution.status == Status::NoChangeTimeout && !through.silence;
+                    let asked = execution.question.is_pressing && !through.questions;
+                    if !execution.is_live() || silent || asked {
                         return;
                     }
                 }
@@ -306,7 +318,10 @@ impl Session {
     /// Looks soon whether bash still runs its command: somebody typed what may interrupt it.
     pub(crate) fn watch_closely(&self) {
         if let Some(execution) = self.last() {
-            execution.lock().watch = Watch::begin(Instant::now());
+            let mut execution = execution.lock();
+            execution.watch = Watch::begin(Instant::now());
+            execution.question = Question::default();
+            drop(execution);
             self.poke.notify_one();
         }
     }
@@ -328,14 +343,14 @@ impl Session {
             let core = self.core.lock();
             (core.history.console(), core.history.last().cloned())
         };
-        let (status, command, exit_code) = match last {
+        let (status, command, exit_code, is_asking) = match last {
             Some(last) => {
                 let last = last.lock();
-                (last.status, Some(last.command.clone()), last.exit_code)
+                (last.status, Some(last.command.clone()), last.exit_code, last.question.is_asked())
             }
-            None => (Status::Completed, None, None),
+            None => (Status::Completed, None, None, false),
         };
-        View { status, command, exit_code, console }
+        View { status, command, exit_code, console, is_asking }
     }
 
     /// Tells everyone who waits that a status has changed.

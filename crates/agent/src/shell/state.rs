@@ -76,6 +76,45 @@ impl Watch {
         self.next = now + self.gap;
         certain
     }
+
+    /// The next look is not later than that.
+    pub(crate) fn hasten(&mut self, now: Instant, gap: Duration) {
+        self.next = self.next.min(now + gap);
+    }
+}
+
+/// Whether the command waits for input from its terminal, as far as was seen.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Question {
+    since: Option<Instant>,
+    seen: u32,
+    /// Seen for so long that callers who wait for the end are answered.
+    pub(crate) is_pressing: bool,
+}
+
+impl Question {
+    /// Nothing may have been printed for this long: a program asks first, and then waits.
+    pub(crate) const QUIET: Duration = Duration::from_millis(300);
+    /// How long it waits before a caller that waits for the end is told.
+    const PRESSING: Duration = Duration::from_secs(5);
+
+    /// Takes what was seen now; whether callers are to be told something new.
+    pub(crate) fn take(&mut self, awaited: bool, now: Instant) -> bool {
+        let before = (self.is_asked(), self.is_pressing);
+        if awaited {
+            self.seen = self.seen.saturating_add(1);
+            let since = *self.since.get_or_insert(now);
+            self.is_pressing = now.duration_since(since) >= Self::PRESSING;
+        } else {
+            *self = Self::default();
+        }
+        before != (self.is_asked(), self.is_pressing)
+    }
+
+    /// Seen twice: a program that reads what is there already does not wait.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.seen >= 2
+    }
 }
 
 impl Ending {
@@ -101,6 +140,7 @@ pub(crate) struct Execution {
     pub(crate) hard_deadline: Option<Instant>,
     pub(crate) ending: Option<EndingSteps>,
     pub(crate) watch: Watch,
+    pub(crate) question: Question,
     /// What lives on when the command is ended.
     pub(crate) spared: Arc<Mutex<Spared>>,
     /// Held while the command runs: the next one in the queue gets it.
@@ -131,6 +171,7 @@ impl Execution {
             hard_deadline: order.hard.and_then(|hard| now.checked_add(hard)),
             ending: None,
             watch: Watch::begin(now),
+            question: Question::default(),
             spared: Arc::default(),
             turn: Some(turn),
         }
@@ -146,12 +187,14 @@ impl Execution {
         self.cleaner.feed(bytes, &mut text);
         self.output.append(&text);
         self.last_output = Instant::now();
+        self.question = Question::default();
         if self.status == Status::NoChangeTimeout && self.is_live() {
             self.status = Status::Running;
         }
     }
 
     pub(crate) fn finish(&mut self, status: Status, exit_code: Option<i32>) {
+        self.question = Question::default();
         let mut rest = Vec::new();
         self.cleaner.finish(&mut rest);
         self.output.append(&rest);
@@ -235,6 +278,18 @@ pub(crate) fn transcript(console: &[ConsoleRecord]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_is_one_when_seen_twice_and_pressing_after_seconds() {
+        let began = Instant::now();
+        let mut question = Question::default();
+        assert!(!question.take(true, began) && !question.is_asked());
+        assert!(question.take(true, began + Duration::from_secs(1)) && question.is_asked());
+        assert!(!question.take(true, began + Duration::from_secs(2)) && !question.is_pressing);
+        assert!(question.take(true, began + Question::PRESSING) && question.is_pressing);
+        assert!(question.take(false, began + Question::PRESSING), "it was answered");
+        assert!(!question.is_asked() && !question.is_pressing);
+    }
 
     #[test]
     fn bash_is_called_back_when_it_was_seen_adrift_twice_in_a_row() {

@@ -206,6 +206,11 @@ impl Terminal {
         let _ = rustix::io::write(self.master.get_ref(), line);
     }
 
+    /// The number of its device.
+    pub(super) fn device(&self) -> io::Result<u64> {
+        super::input::device_of(&self.slave)
+    }
+
     /// The process group that reads the terminal now: bash itself, or the command in front.
     pub(crate) fn foreground(&self) -> Option<Pid> {
         rustix::termios::tcgetpgrp(self.master.get_ref()).ok()

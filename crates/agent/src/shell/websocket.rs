@@ -26,6 +26,7 @@ use super::surroundings::Surroundings;
 use super::terminal::{drop_unread, open_pair, resize, watch_descriptor};
 use crate::app::App;
 use crate::clock;
+use crate::environment::NO_QUESTIONS;
 use crate::http::ApiError;
 use crate::process::{Exit, Launch, Started, ended, tree};
 use crate::text::incomplete_tail;
@@ -88,6 +89,12 @@ fn start(app: &App, surroundings: &Surroundings) -> io::Result<(OwnedFd, Started
     let mut bash = Command::new(&surroundings.bash);
     bash.arg0("bash").arg("-i").current_dir(app.workspace()).env_clear();
     bash.envs(surroundings.environment.iter().map(|(key, value)| (key, value)));
+    for (name, _) in NO_QUESTIONS {
+        // A person can be asked, unless the sandbox says otherwise.
+        if std::env::var_os(name).is_none() {
+            bash.env_remove(name);
+        }
+    }
     bash.env("TERM", "xterm-256color").env("COLORTERM", "truecolor");
     bash.stdin(Stdio::from(slave.try_clone()?))
         .stdout(Stdio::from(slave.try_clone()?))

@@ -98,8 +98,8 @@ impl Cli {
         };
         result.unwrap_or_else(|error| {
             if is_closed_pipe(&error) {
-                // Whoever read our output has read enough.
-                return ExitCode::SUCCESS;
+                // Whoever read our output has read enough: nothing to say, and no success either.
+                return ExitCode::from(CLOSED_PIPE);
             }
             // The last words; there is nobody left to tell if they cannot be written.
             // They may repeat words of a server or of a sandbox.
@@ -108,6 +108,9 @@ impl Cli {
         })
     }
 }
+
+/// The exit status of what SIGPIPE ended, as shells say it: 128 and its number.
+const CLOSED_PIPE: u8 = 141;
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)

@@ -116,6 +116,14 @@ enum Taken {
     End(u8),
 }
 
+/// Why it is over; with our exit status.
+enum End {
+    /// The command has ended. What it has left running goes on, as on this machine.
+    OfCommand(u8),
+    /// Nobody waits for the command any more.
+    OfWaiting(u8),
+}
+
 /// Runs the command to its end; the exit status is the command's.
 ///
 /// # Errors
@@ -149,8 +157,10 @@ pub(crate) async fn run(agent: Agent, order: Order) -> anyhow::Result<ExitCode> 
     let presence = tokio::spawn(running.presence());
     let result = running.follow(order.with_input, &mut signals).await;
     presence.abort();
-    running.clear_up().await;
-    let code = result?;
+    if !matches!(result, Ok(End::OfCommand(_))) {
+        running.clear_up().await;
+    }
+    let (End::OfCommand(code) | End::OfWaiting(code)) = result?;
     if running.lost == 0 {
         return Ok(ExitCode::from(code));
     }
@@ -161,7 +171,7 @@ pub(crate) async fn run(agent: Agent, order: Order) -> anyhow::Result<ExitCode> 
 }
 
 impl Running {
-    async fn follow(&mut self, with_input: bool, signals: &mut Signals) -> anyhow::Result<u8> {
+    async fn follow(&mut self, with_input: bool, signals: &mut Signals) -> anyhow::Result<End> {
         let feeding = self.feed(with_input);
         tokio::pin!(feeding);
         let mut fed = !with_input;
@@ -178,7 +188,7 @@ impl Running {
                 signal = signals.next() => {
                     interrupts += 1;
                     if self.pass_on(signal, interrupts).await {
-                        return Ok(INTERRUPTED);
+                        return Ok(End::OfWaiting(INTERRUPTED));
                     }
                     continue;
                 }
@@ -187,7 +197,7 @@ impl Running {
                 Some(answer) => match self.take(answer)? {
                     Taken::Output(stdout, stderr) => Step::Printing(print(stdout, stderr)),
                     Taken::Nothing => Step::Asking(Box::pin(self.question())),
-                    Taken::End(code) => return Ok(code),
+                    Taken::End(code) => return Ok(End::OfCommand(code)),
                 },
                 None => Step::Asking(Box::pin(self.question())),
             };
@@ -284,7 +294,7 @@ impl Running {
         }
     }
 
-    /// Ends what still runs and forgets the session, so that nothing of it stays in the sandbox.
+    /// Ends what still runs of a command that has not ended, so that nothing of it stays in the sandbox.
     async fn clear_up(&self) {
         let path = format!("/v1/bash/sessions/{}/close", self.session);
         self.agent.post_last(&path, &json!({}), LAST).await;

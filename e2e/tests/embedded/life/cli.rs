@@ -131,9 +131,39 @@ fn exec_is_exact_through_a_real_sandbox() {
         let truth = person.does("$S exec $D a1 -- sh -c 'sha256sum < ~/file'").stdout;
         assert_eq!(sum, truth);
         // A pipe to a reader that has enough ends the command.
-        let some = person.does("$S exec $D a1 -- yes lonely | head -n 2");
-        assert_eq!(some.stdout, "lonely\nlonely\n");
+        let (code, some) = person.ends_with("$S exec $D a1 -- yes lonely | head -n 2");
+        assert_eq!(
+            (code, &*some.stdout),
+            (Some(141), "lonely\nlonely\n"),
+            "as SIGPIPE would have it: {some:?}"
+        );
         person.does("until ! $S exec $D a1 -- pgrep -f '[y]es lonely'; do sleep 0.2; done");
+    });
+}
+
+#[test]
+fn whoever_has_read_enough_ends_a_command_as_a_broken_pipe_does() {
+    as_each_person(|person| {
+        let mut up = person.up();
+        up.until("and this ends them:");
+        person.does("$S create a1 --wait $D");
+        let plan = "$S explain $D - <<< '{\"sandbox_id\":\"demo\"}'";
+        let lines = ["$S ls $D", "$S ls --json $D", "$S get $D a1", "$S get --json $D a1", plan];
+        for line in
+            lines.into_iter().chain(["$S exec $D a1 -- echo x", "$S exec $D a1 -- sh -c 'echo x; exit 3'"])
+        {
+            // A pipe that nobody reads any more.
+            let unread = "d=$(mktemp -d); mkfifo $d/pipe; exec 3<>$d/pipe 4>$d/pipe 3<&-; rm -r $d;";
+            let (code, said) = person.ends_with(&format!("{unread} {line} >&4"));
+            assert_eq!((code, &*said.stderr), (Some(141), ""), "{line}");
+        }
+        // What a command leaves running when it ends goes on; what is ended with its caller does not.
+        person.does(
+            "$S exec $D a1 -- sh -c 'setsid sleep 4711 > /dev/null 2>&1 & sleep 4711 > /dev/null 2>&1 &'",
+        );
+        person.does("$S exec $D a1 -- sh -c 'test $(pgrep -fc \"^sleep 4711\") = 2'");
+        person.ends_with("timeout -s INT 2 $S exec $D a1 -- sh -c 'setsid sleep 4712 & sleep 4712'");
+        person.does("until ! $S exec $D a1 -- pgrep -f '^sleep 4712'; do sleep 0.2; done");
     });
 }
 
