@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::names;
 use crate::http::ApiError;
 
 /// A failed file call. The facts are boxed because results carry this type everywhere.
@@ -67,7 +68,7 @@ pub(crate) enum Kind {
 
 impl Failure {
     pub(crate) fn io(operation: &'static str, path: &Path, error: &io::Error) -> Self {
-        let shown = path.to_string_lossy().into_owned();
+        let shown = names::shown(path).into_owned();
         let errno = error.raw_os_error();
         let (error_type, exception_type, retryable, errno_name) = classify(error);
         Self(Box::new(Facts {
@@ -84,7 +85,7 @@ impl Failure {
     }
 
     pub(crate) fn new(operation: &'static str, path: &Path, kind: Kind, reason: impl AsRef<str>) -> Self {
-        let shown = path.to_string_lossy().into_owned();
+        let shown = names::shown(path).into_owned();
         let (error_type, exception_type) = match kind {
             Kind::InvalidTarget => (ErrorType::InvalidTarget, "OSError"),
             Kind::InvalidPath => (ErrorType::InvalidPath, "ValueError"),

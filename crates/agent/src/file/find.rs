@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::failure::{Failure, Kind};
 use super::globs;
 use super::limits::ENTRIES;
+use super::names;
 use super::paths::Target;
 use super::walk::{self, Entry, Found, Walk};
 use crate::clock;
@@ -51,7 +52,7 @@ fn one(target: &Target, glob: globset::Glob) -> Result<GlobSet, Failure> {
 }
 
 fn paths<S: Serializer>(found: &Found, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(found.entries.iter().map(|entry| found.path(entry).to_string_lossy()))
+    serializer.collect_seq(found.entries.iter().map(|entry| names::shown(found.path(entry))))
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
@@ -101,8 +102,8 @@ impl Serialize for Files {
             let path = self.found.path(entry);
             let facts = entry.facts.filter(|_| self.with_metadata);
             list.serialize_element(&GlobFile {
-                path: &path.to_string_lossy(),
-                name: &path.file_name().unwrap_or_default().to_string_lossy(),
+                path: &names::shown(path),
+                name: &names::shown(path.file_name().unwrap_or_default()),
                 is_directory: entry.is_directory,
                 size: facts.map(|facts| facts.size),
                 modified_time: facts.map(|facts| clock::iso(facts.modified)),

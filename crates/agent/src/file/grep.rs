@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 use super::failure::{Failure, Kind};
 use super::globs;
 use super::limits::GREP_BYTES;
+use super::names;
 use super::paths::Target;
 use super::walk;
 
@@ -280,7 +281,7 @@ impl Sink for Collector<'_, '_> {
             return Ok(false);
         }
         self.matches.push(GrepMatch {
-            file: self.path.to_string_lossy().into_owned(),
+            file: names::shown(self.path).into_owned(),
             line_number: found.line_number().unwrap_or(0),
             line_content: line(found.bytes()),
             context_before: std::mem::take(&mut self.before),

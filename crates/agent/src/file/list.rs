@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::failure::Failure;
 use super::find::SortBy;
 use super::limits::ENTRIES;
+use super::names;
 use super::paths::Target;
 use super::walk::{self, EntryKind, Walk};
 use crate::clock;
@@ -115,8 +116,8 @@ fn info(path: &Path, is_directory: bool, query: &ListQuery) -> FileInfo {
     let metadata = std::fs::symlink_metadata(path).ok();
     let permissions = metadata.as_ref().filter(|_| query.include_permissions).map(permissions);
     FileInfo {
-        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        path: path.to_string_lossy().into_owned(),
+        name: names::shown(path.file_name().unwrap_or_default()).into_owned(),
+        path: names::shown(path).into_owned(),
         is_directory,
         size: metadata.as_ref().filter(|_| !is_directory).map(std::fs::Metadata::len),
         modified_time: metadata.and_then(|metadata| metadata.modified().ok()).map(clock::iso),
@@ -126,7 +127,7 @@ fn info(path: &Path, is_directory: bool, query: &ListQuery) -> FileInfo {
 }
 
 fn extension(path: &Path) -> Option<String> {
-    path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase())
+    path.extension().map(|extension| names::shown(extension).to_ascii_lowercase())
 }
 
 /// As `ls -l` writes them.

@@ -15,6 +15,7 @@ pub(crate) mod grep;
 mod incoming;
 mod limits;
 pub(crate) mod list;
+pub(crate) mod names;
 mod owner;
 mod paths;
 mod place;

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::failure::{Failure, Kind};
-use super::owner;
+use super::{names, owner};
 
 /// A path from a request: absolute, as it was written (symbolic links are not resolved, because
 /// answers must name files the way the caller does), free of NUL.
@@ -34,10 +34,10 @@ impl Target {
         }
         let path = match text.strip_prefix('~') {
             Some("") => home.to_path_buf(),
-            Some(rest) if rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
-            _ => home.join(text),
+            Some(rest) if rest.starts_with('/') => home.join(names::meant(rest.trim_start_matches('/'))),
+            _ => home.join(names::meant(text)),
         };
-        let text = path.to_string_lossy().into_owned();
+        let text = names::shown(&path).into_owned();
         Ok(Self { path, text, operation })
     }
 

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use super::failure::Failure;
 use super::incoming::Incoming;
+use super::names;
 use super::paths::Target;
 use crate::app::App;
 use crate::http::{ApiError, form, ok, ok_with_hint};
@@ -103,8 +104,10 @@ pub(crate) fn destination(asked: Option<&str>, file_name: Option<&str>, home: &P
     let name = file_name.and_then(|name| Path::new(name).file_name()).unwrap_or_default();
     let name = if name.is_empty() { "upload".into() } else { name.to_string_lossy() };
     match asked.filter(|asked| !asked.is_empty()) {
-        None => home.join(name.as_ref()).to_string_lossy().into_owned(),
-        Some(asked) if asked.ends_with('/') || (!asked.contains('\0') && home.join(asked).is_dir()) => {
+        None => names::shown(&home.join(names::meant(&name))).into_owned(),
+        Some(asked)
+            if asked.ends_with('/') || (!asked.contains('\0') && home.join(names::meant(asked)).is_dir()) =>
+        {
             PathBuf::from(asked).join(name.as_ref()).to_string_lossy().into_owned()
         }
         Some(asked) => asked.to_owned(),

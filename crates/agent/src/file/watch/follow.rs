@@ -1,6 +1,7 @@
 //! The kernel's side of a watcher.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -79,7 +80,7 @@ impl Directories {
             let mut reader = inotify::Reader::new(self.fd.get_ref(), &mut buffer);
             loop {
                 let event = reader.next()?;
-                let name = event.file_name().map(|name| name.to_string_lossy().into_owned());
+                let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
                 found.push((event.wd(), event.events(), event.cookie(), name));
                 if reader.is_buffer_empty() {
                     break;

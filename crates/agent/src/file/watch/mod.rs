@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::file::globs;
+use crate::file::{globs, names};
 
 pub(crate) use routes::{CreateRequest, PollRequest, WaitRequest, router};
 
@@ -83,7 +83,7 @@ impl Watcher {
 
     fn describe(&self) -> serde_json::Value {
         json!({
-            "watcher_id": self.id, "path": self.root, "recursive": self.recursive,
+            "watcher_id": self.id, "path": names::shown(&self.root), "recursive": self.recursive,
             "debounce": u64::try_from(self.debounce.as_millis()).unwrap_or(0), "cursor": self.log.lock().last,
         })
     }
@@ -107,9 +107,9 @@ impl Watcher {
         let event = Event {
             seq: log.last,
             kind,
-            path: path.to_string_lossy().into_owned(),
-            relative_path: path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy().into_owned(),
-            old_path: old.map(|old| old.to_string_lossy().into_owned()),
+            path: names::shown(path).into_owned(),
+            relative_path: names::shown(path.strip_prefix(&self.root).unwrap_or(path)).into_owned(),
+            old_path: old.map(|old| names::shown(old).into_owned()),
             is_dir,
             timestamp: clock::iso(SystemTime::now()),
             mtime: metadata.as_ref().map(MetadataExt::mtime),

@@ -24,7 +24,7 @@ use super::{Log, Watcher};
 use crate::app::App;
 use crate::defaults::OnByDefault;
 use crate::file::paths::Target;
-use crate::file::{Failure, globs};
+use crate::file::{Failure, globs, names};
 use crate::http::{ApiError, JsonBody, reply};
 use crate::seconds::Seconds;
 
@@ -206,7 +206,7 @@ async fn wait(
     } else {
         target.path.parent().map(Path::to_path_buf)
     };
-    let parent = parent.unwrap_or_else(|| PathBuf::from("/")).to_string_lossy().into_owned();
+    let parent = names::shown(&parent.unwrap_or_else(|| PathBuf::from("/"))).into_owned();
     let watcher = open(&app, parent, false, Vec::new(), Vec::new(), Duration::from_millis(50)).await?;
     let wanted =
         |kind: &str| request.event_types.as_ref().is_none_or(|types| types.iter().any(|t| t == kind));
@@ -220,9 +220,9 @@ async fn wait(
     loop {
         let (events, next, _) = watcher.since(cursor, 1000);
         cursor = next;
-        let hit = events.into_iter().find(|event| {
-            wanted(event.kind) && (target.path.is_dir() || Path::new(&event.path) == target.path)
-        });
+        let hit = events
+            .into_iter()
+            .find(|event| wanted(event.kind) && (target.path.is_dir() || event.path == target.text));
         if let Some(event) = hit {
             return Ok(reply::json(StatusCode::OK, &json!({ "event": event })));
         }
