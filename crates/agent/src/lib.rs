@@ -49,6 +49,7 @@ mod seconds;
 mod server;
 mod shell;
 mod text;
+mod user_data;
 
 pub use auth::TokenKey;
 pub use clean::clean;

@@ -52,10 +52,19 @@ pub struct OptionsError {
 pub enum Parsed {
     /// Run with these settings.
     Run(Box<Options>),
-    /// Copy the program into this directory and end.
-    Install(PathBuf),
+    /// Do this and end.
+    SetUp(SetUp),
     /// Print this and end.
     Print(&'static str),
+}
+
+/// What is done before a sandbox starts, by an init container.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct SetUp {
+    /// Copy the program into this directory.
+    pub install: Option<PathBuf>,
+    /// Open this directory of user data to all users, as far as it is new.
+    pub user_data: Option<PathBuf>,
 }
 
 const HELP: &str = "\
@@ -63,7 +72,7 @@ The Stockade sandbox agent: the AIO sandbox HTTP API.
 
 Usage: stockade-agent [--listen ADDRESS:PORT] [--home DIR] [--grace SECONDS] [--allow-host NAMES]
                       [--ready-fd N] [--command-cgroup-fd N]... [--only-reads WHY]
-       stockade-agent --install DIR
+       stockade-agent [--install DIR] [--open-user-data DIR]
 
   --listen ADDRESS:PORT  where the API listens (default 0.0.0.0:8080; SANDBOX_SRV_PORT sets the port)
   --home DIR             home directory of commands (default $WORKSPACE, else $HOME, else /)
@@ -73,6 +82,7 @@ Usage: stockade-agent [--listen ADDRESS:PORT] [--home DIR] [--grace SECONDS] [--
   --command-cgroup-fd N  commands write 0 to this descriptor, a control group's, before they begin
   --only-reads WHY       show files, run and change nothing; other calls are refused and told why
   --install DIR          copy this program to DIR/stockade-agent and end
+  --open-user-data DIR   let every user write to this directory, if the kubelet has made it just now, and end
 
 MAX_SHELL_SESSIONS sets how many shell sessions there may be (default 128).
 JWT_PUBLIC_KEY (an RSA public key: PEM, or base64 of it) makes every call need a token signed with RS256;
@@ -95,6 +105,7 @@ impl Options {
         let mut home = None;
         let mut grace = DEFAULT_GRACE;
         let mut ready_fd = None;
+        let mut set_up = SetUp::default();
         let mut command_cgroup_fds = Vec::new();
         let mut only_reads = None;
         let mut hosts = KnownHosts::parse(&variable("STOCKADE_ALLOWED_HOSTS").unwrap_or_default());
@@ -115,7 +126,8 @@ impl Options {
                 | "--ready-fd"
                 | "--command-cgroup-fd"
                 | "--only-reads"
-                | "--install" => {}
+                | "--install"
+                | "--open-user-data" => {}
                 _ => return Err(wrong("argument", &name, "is not known; see --help")),
             }
             let Some(value) = inline.or_else(|| arguments.next()) else {
@@ -128,10 +140,16 @@ impl Options {
                 "--ready-fd" => ready_fd = Some(parse_descriptor(&name, &value)?),
                 "--command-cgroup-fd" => command_cgroup_fds.push(parse_descriptor(&name, &value)?),
                 "--only-reads" => only_reads = Some(value),
-                "--install" if value.is_empty() => return Err(wrong(&name, &value, "is not a directory")),
-                "--install" => return Ok(Parsed::Install(PathBuf::from(value))),
+                "--install" | "--open-user-data" if value.is_empty() => {
+                    return Err(wrong(&name, &value, "is not a directory"));
+                }
+                "--install" => set_up.install = Some(PathBuf::from(value)),
+                "--open-user-data" => set_up.user_data = Some(PathBuf::from(value)),
                 _ => hosts.add(&value),
             }
+        }
+        if set_up != SetUp::default() {
+            return Ok(Parsed::SetUp(set_up));
         }
         let listen = match (listen, variable("SANDBOX_SRV_PORT")) {
             (Some(listen), _) => listen,

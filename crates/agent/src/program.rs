@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use crate::install::install;
 use crate::lifecycle::run;
-use crate::options::{Options, Parsed};
+use crate::options::{Options, Parsed, SetUp};
+use crate::user_data;
 
 /// Does what the command line says. Call it before any thread is started.
 #[must_use]
@@ -20,7 +21,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     let parsed = Options::parse(arguments, |name| std::env::var(name).ok());
     let result = match parsed {
         Ok(Parsed::Run(options)) => run(&options).map_err(|error| error.to_string()),
-        Ok(Parsed::Install(directory)) => install(&directory).map_err(|error| with_source(&error)),
+        Ok(Parsed::SetUp(wanted)) => set_up(&wanted),
         Ok(Parsed::Print(text)) => {
             std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
         }
@@ -33,6 +34,22 @@ pub fn run_with(arguments: impl IntoIterator<Item = String>) -> ExitCode {
             let _ = writeln!(std::io::stderr(), "stockade-agent: {message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What an init container does.
+fn set_up(wanted: &SetUp) -> Result<(), String> {
+    if let Some(directory) = &wanted.user_data
+        && let Err(error) = user_data::open_to_all(directory)
+    {
+        // No reason for a sandbox not to start: it may be writable all the same, and reads go on anyway.
+        let told =
+            writeln!(std::io::stderr(), "stockade-agent: {} stays as it is: {error}", directory.display());
+        drop(told);
+    }
+    match &wanted.install {
+        Some(directory) => install(directory).map_err(|error| with_source(&error)),
+        None => Ok(()),
     }
 }
 

@@ -24,6 +24,7 @@ fn mk_pod(spec: &SandboxSpec) -> Pod {
 fn mk_pod_with_agent_of(spec: &SandboxSpec, agent_image: Option<&str>) -> Pod {
     let mut settings = settings(V2, &HostPath::new("/srv/df").unwrap());
     settings.agent_image = agent_image.map(str::to_owned);
+    settings.inject_agent = agent_image.is_some();
     let mounts = settings.storage.resolve(spec, settings.lark.support()).unwrap();
     let mut pod = crate::manifest::pod(&settings, spec, &mounts);
     pod.metadata.uid = Some("u1".into());

@@ -12,9 +12,12 @@ pub struct KubernetesSettings {
     pub namespace: String,
     /// `SANDBOX_IMAGE`: what runs in a sandbox.
     pub image: String,
-    /// `SANDBOX_AGENT_IMAGE`, when `SANDBOX_INJECT_AGENT` is on: an image whose entry point is the sandbox
-    /// agent, which is then brought into [`Self::image`] and run in place of that image's entry point.
+    /// `SANDBOX_AGENT_IMAGE`: an image whose entry point is the sandbox agent. It says that the agent runs in
+    /// sandboxes, and opens a new thread's directory to the image's user.
     pub agent_image: Option<String>,
+    /// `SANDBOX_INJECT_AGENT`: that agent is brought into [`Self::image`] too, and run in place of that image's
+    /// entry point.
+    pub inject_agent: bool,
     /// `SANDBOX_CONTAINER_PORT`: where the sandbox agent listens in it.
     pub container_port: u16,
     /// `SANDBOX_SERVICE_TYPE`: how a sandbox is reached.

@@ -38,7 +38,7 @@ pub fn pod(settings: &KubernetesSettings, spec: &SandboxSpec, mounts: &MountPlan
         ..PodSpec::default()
     };
     if let Some(image) = &settings.agent_image {
-        agent::inject(&mut pod_spec, settings, image);
+        agent::add(&mut pod_spec, settings, mounts, image);
     }
     Pod {
         metadata: ObjectMeta {

@@ -16,6 +16,7 @@ pub fn settings(contract: ContractVersion, base: &HostPath) -> KubernetesSetting
         namespace: "deer-flow".to_owned(),
         image: "sandbox:dev".to_owned(),
         agent_image: None,
+        inject_agent: false,
         container_port: 8080,
         service_type: ServiceType::NodePort,
         node_host: "node".to_owned(),

@@ -125,6 +125,11 @@ fn own_cases() -> Vec<(&'static str, Value, Value)> {
     injected["SANDBOX_CONTAINER_PORT"] = json!("9090");
     injected["SANDBOX_INJECT_AGENT"] = json!("true");
     injected["SANDBOX_AGENT_IMAGE"] = json!("agent:dev");
+    let mut own_image = g2.clone();
+    own_image["SANDBOX_IMAGE"] = json!("stockade-sandbox:1");
+    own_image["SANDBOX_AGENT_IMAGE"] = json!("stockade-sandbox:1");
+    let mut own_image_with_claims = own_image.clone();
+    own_image_with_claims["USERDATA_PVC_NAME"] = json!("data");
     let mut injected_hardened_lark = injected.clone();
     injected_hardened_lark["SANDBOX_HARDENING"] = json!("true");
     injected_hardened_lark["LARK_CLI_BROKER_IMAGE"] = json!("lark:broker");
@@ -144,6 +149,8 @@ fn own_cases() -> Vec<(&'static str, Value, Value)> {
         ("g2-hardened", hardened, alice.clone()),
         ("g2-injected", injected, alice.clone()),
         ("g2-injected-hardened-broker", injected_hardened_lark, with_broker),
+        ("g2-own-image", own_image, alice.clone()),
+        ("g2-own-image-claims", own_image_with_claims, alice.clone()),
         ("g2-windows", windows, alice),
     ]
 }

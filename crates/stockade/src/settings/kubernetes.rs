@@ -59,13 +59,14 @@ pub(super) fn read(
     }
     let kubeconfig = reader.text("KUBECONFIG_PATH");
     let image = reader.parse("SANDBOX_IMAGE", values::image);
-    let agent_image = read_agent_image(reader, image.is_some(), warnings);
+    let (agent_image, inject_agent) = read_agent_image(reader, image.is_some(), warnings);
     let settings = KubernetesSettings {
         namespace: reader
             .parse("K8S_NAMESPACE", values::dns_label)
             .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
         image: image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
         agent_image,
+        inject_agent,
         container_port: super::container_port(reader),
         service_type: reader.parse("SANDBOX_SERVICE_TYPE", service_type).unwrap_or(ServiceType::NodePort),
         node_host: reader
@@ -86,17 +87,25 @@ pub(super) fn read(
     settings
 }
 
-/// The image that brings the agent, when it is to be brought.
-fn read_agent_image(reader: &mut Reader<'_>, has_image: bool, warnings: &mut Vec<String>) -> Option<String> {
+/// The image that has the agent, and whether the agent is to be brought into the sandbox's image.
+fn read_agent_image(
+    reader: &mut Reader<'_>,
+    has_image: bool,
+    warnings: &mut Vec<String>,
+) -> (Option<String>, bool) {
     const NEEDED: &str = "must name the image that SANDBOX_INJECT_AGENT=true takes the agent from: one whose entry \
                           point is stockade-agent";
     let image = reader.parse("SANDBOX_AGENT_IMAGE", values::image);
     let is_set = reader.is_set("SANDBOX_AGENT_IMAGE");
     if !reader.parse("SANDBOX_INJECT_AGENT", values::boolean).unwrap_or(false) {
-        if is_set {
-            warnings.push("SANDBOX_AGENT_IMAGE has no effect without SANDBOX_INJECT_AGENT=true".to_owned());
+        if is_set && !has_image {
+            warnings.push(
+                "SANDBOX_AGENT_IMAGE has no effect without SANDBOX_INJECT_AGENT=true or a SANDBOX_IMAGE that has the \
+                 agent"
+                    .to_owned(),
+            );
         }
-        return None;
+        return (image.filter(|_| has_image), false);
     }
     if !is_set {
         reader.problem("SANDBOX_AGENT_IMAGE", "", NEEDED);
@@ -108,7 +117,7 @@ fn read_agent_image(reader: &mut Reader<'_>, has_image: bool, warnings: &mut Vec
                 .to_owned(),
         );
     }
-    image
+    (image, true)
 }
 
 /// In seconds.

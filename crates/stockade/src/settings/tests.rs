@@ -97,7 +97,7 @@ fn every_variable_is_taken() {
     let kubernetes = kubernetes(settings);
     assert_eq!(kubernetes.namespace, "boxes");
     assert_eq!(kubernetes.image, "sandbox:dev");
-    assert_eq!(kubernetes.agent_image.as_deref(), Some("agent:dev"));
+    assert_eq!((kubernetes.agent_image.as_deref(), kubernetes.inject_agent), (Some("agent:dev"), true));
     assert_eq!(kubernetes.container_port, 9090);
     assert_eq!(kubernetes.service_type, ServiceType::ClusterIp);
     assert_eq!(kubernetes.node_host, "[fd00::1]");
@@ -184,6 +184,17 @@ fn the_agent_is_injected_from_an_image_that_is_named_or_the_start_stops() {
     let settings = load(&[named, KEY]).unwrap();
     assert!(settings.warnings[0].contains("no effect"), "{:?}", settings.warnings);
     assert_eq!(kubernetes(settings).agent_image, None);
+}
+
+#[test]
+fn an_image_that_has_the_agent_is_told_by_naming_the_agent_s() {
+    let own = ["SANDBOX_IMAGE=sandbox:1", "SANDBOX_AGENT_IMAGE=sandbox:1", "PROVISIONER_API_KEY=k"];
+    let settings = load(&own).unwrap();
+    assert_eq!(settings.warnings, [""; 0]);
+    let settings = kubernetes(settings);
+    assert_eq!((settings.agent_image.as_deref(), settings.inject_agent), (Some("sandbox:1"), false));
+    let foreign = kubernetes(load(&own[..1]).unwrap());
+    assert_eq!((foreign.agent_image, foreign.inject_agent), (None, false));
 }
 
 #[test]

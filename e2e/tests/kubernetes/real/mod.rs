@@ -2,6 +2,7 @@
 
 mod injection;
 mod sdk;
+mod user_data;
 
 use std::time::Duration;
 

@@ -91,7 +91,10 @@ fn a_sandbox_that_takes_too_much_memory_says_so() {
         assert_eq!(made.reason.as_deref(), Some("OOMKilled"), "the next create says it too");
         let events = server.client().events("oom").await.unwrap().events;
         let told = events.iter().find(|event| event.reason == "OOMKilled");
-        assert!(told.is_some_and(|event| event.message.starts_with(limit) && event.warning), "{events:?}");
+        assert!(
+            told.is_some_and(|event| event.message.starts_with(limit) && event.kind == "Warning"),
+            "{events:?}"
+        );
         let metrics = server.get("/metrics").await.text();
         assert!(metrics.contains("stockade_kubernetes_memory_kills_total 1\n"), "{metrics}");
 
