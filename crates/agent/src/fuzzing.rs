@@ -86,7 +86,7 @@ pub fn gate(address: &str, host: &[u8], authorization: &[u8], port: &[u8]) {
     headers.insert(header::AUTHORIZATION, authorization);
     headers.insert("x-aio-proxy-port", port);
     let known = KnownHosts::parse("box.example.org,*.example.net");
-    drop(guard::check(&known, &uri, &headers));
+    drop(guard::check(&known, &http::Method::GET, &uri, &headers));
     drop(preview::port_of(&known, &uri, &headers));
     let key = TokenKey::parse(include_str!("../tests/keys/public.pem")).ok();
     let gate = Gate::new(key, TICKET_LIFE);

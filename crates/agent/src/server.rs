@@ -155,7 +155,7 @@ impl Front {
     /// Whether the request may pass, and the port of another program that it is for.
     fn admit(&self, request: &http::request::Parts) -> Result<Option<u16>, ApiError> {
         let (hosts, uri, headers) = (self.app.hosts(), &request.uri, &request.headers);
-        guard::check(hosts, uri, headers)?;
+        guard::check(hosts, &request.method, uri, headers)?;
         let port = preview::port_of(hosts, uri, headers)?;
         // What is open without a token is ours: the same path of another program is not.
         let open = port.is_none() && auth::is_open(&request.method, uri.path());

@@ -1,26 +1,33 @@
 //! Connections: how many, how slow, and how they end.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{self, Future};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use http::Request;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time;
+use tower::ServiceExt;
 
+use crate::places::{Place, Places};
 use crate::stall::Stall;
 
 /// Bounds on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections at once; one more is told so and closed.
+    /// Connections at once. One more takes the place of one without a request, or is told so and closed.
     pub max: usize,
     /// How long the head of a request may take, from its first byte or from the answer before.
     pub head: Duration,
@@ -73,7 +80,7 @@ pub async fn serve_with(
     drain: Duration,
 ) -> Drained {
     let (stop, stopped) = watch::channel(());
-    let places = Arc::new(Semaphore::new(limits.max));
+    let places = Places::new(limits.max);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -82,15 +89,21 @@ pub async fn serve_with(
             Some(_) = connections.join_next() => continue,
             stream = accept(&listener) => stream,
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Some(place) = places.take() else {
             // What fits into an empty socket buffer needs no waiting.
             let _ = stream.try_write(TOO_MANY);
             continue;
         };
-        let connection = serve_connection(limits, stream, router.clone(), stopped.clone());
+        let answers =
+            Answers { router: router.clone(), places: Arc::clone(&places), place: Arc::clone(&place) };
+        let connection = serve_connection(limits, stream, answers, stopped.clone());
+        let places = Arc::clone(&places);
         connections.spawn(async move {
-            connection.await;
-            drop(place);
+            tokio::select! {
+                () = connection => {}
+                () = place.lost() => tracing::debug!("a connection without a request gave way to a new one"),
+            }
+            places.leave(&place);
         });
     }
     // New callers are refused at once; a load balancer sends them elsewhere.
@@ -122,10 +135,31 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+/// What answers the requests of one connection.
+#[derive(Clone)]
+struct Answers {
+    router: Router,
+    places: Arc<Places>,
+    place: Arc<Place>,
+}
+
+impl Answers {
+    async fn answer(self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        let (head, body) = request.into_parts();
+        let Some(turn) = self.places.begin(&self.place, body.is_end_stream()) else {
+            // The connection is being closed.
+            return future::pending().await;
+        };
+        let request = Request::from_parts(head, turn.watched(Body::new(body)));
+        let answer = self.router.oneshot(request).await?;
+        Ok(answer.map(|body| turn.until_the_end_of(body)))
+    }
+}
+
 async fn serve_connection(
     limits: ConnectionLimits,
     stream: TcpStream,
-    router: Router,
+    answers: Answers,
     mut stopped: watch::Receiver<()>,
 ) {
     // Small answers must not wait for the acknowledgement of the ones before.
@@ -134,7 +168,10 @@ async fn serve_connection(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(limits.head_bytes)
-        .serve_connection(TokioIo::new(Stall::new(stream, limits.stall)), TowerToHyperService::new(router));
+        .serve_connection(
+            TokioIo::new(Stall::new(stream, limits.stall)),
+            service_fn(move |request| answers.clone().answer(request)),
+        );
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

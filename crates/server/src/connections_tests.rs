@@ -156,17 +156,62 @@ async fn a_streamed_body_is_cut_at_its_bound() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so() {
+async fn one_connection_too_many_is_told_so_when_all_have_a_request() {
     let limits = ConnectionLimits { max: 1, ..ConnectionLimits::default() };
     let server = Server::start(limits, LONG).await;
-    let mut first = server.connect().await;
-    first.write_all(format!("{}\r\n", mk_get("/health")).as_bytes()).await.unwrap();
-    first.read_u8().await.unwrap();
+    let create = server.stuck_create().await;
     let answer = read_all(&mut server.connect().await).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");
     assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
     assert!(serde_json::from_str::<stockade_api::ErrorBody>(body).is_ok());
+    server.backend.creates.add_permits(1);
+    assert!(create.await.unwrap());
+}
+
+#[tokio::test]
+async fn connections_that_ask_nothing_lock_nobody_out_whatever_they_have_begun() {
+    let limits = ConnectionLimits { max: 3, head: LONG, ..ConnectionLimits::default() };
+    let server = Server::start(limits, LONG).await;
+    let create = server.stuck_create().await;
+    let half_a_body = format!(
+        "POST /api/sandboxes HTTP/1.1\r\nhost: localhost\r\nx-api-key: {KEY}\r\n\
+         content-type: application/json\r\ncontent-length: 100\r\n\r\n{{"
+    );
+    let answered = format!("{}\r\n", mk_get("/health"));
+    let mut idle = Vec::new();
+    for begun in ["", "GET / HTTP/1.1\r\nhost: local", &half_a_body, &answered] {
+        for _ in 0..5 {
+            let mut stream = server.connect().await;
+            stream.write_all(begun.as_bytes()).await.unwrap();
+            idle.push(stream);
+        }
+        assert_eq!(server.client().health().await.unwrap().status, "ok", "{begun:?}");
+    }
+    // All but the last ones have been hung up on.
+    for stream in &mut idle[..15] {
+        read_all(stream).await;
+    }
+    assert!(!create.is_finished(), "a whole request keeps its place");
+    server.backend.creates.add_permits(1);
+    assert!(create.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_list_on_its_way_keeps_its_place() {
+    let limits = ConnectionLimits { max: 2, ..ConnectionLimits::default() };
+    let server = Server::start(limits, LONG).await;
+    server.backend.fill(10_000);
+    let mut reading = server.connect().await;
+    let request = format!("{}connection: close\r\n\r\n", mk_get("/api/sandboxes"));
+    reading.write_all(request.as_bytes()).await.unwrap();
+    reading.peek(&mut [0]).await.unwrap();
+    for _ in 0..10 {
+        server.client().health().await.unwrap();
+        server.connect().await;
+    }
+    let answer = read_all(&mut reading).await;
+    assert!(answer.ends_with("\"count\":10000}"), "{}", &answer[answer.len().saturating_sub(80)..]);
 }
 
 #[tokio::test]

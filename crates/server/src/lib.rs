@@ -16,6 +16,7 @@ mod openapi;
 mod origin;
 mod panics;
 mod path;
+mod places;
 mod query;
 mod routes;
 mod stall;

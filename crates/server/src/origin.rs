@@ -3,6 +3,10 @@
 //! A page can send requests anywhere, and, by pointing a DNS name of its own at 127.0.0.1, read the
 //! answers too. So names nobody configured are refused (the page's own name stands in `Host`), and so
 //! are origins other than this server. Programs that are not browsers send no `Origin`.
+//!
+//! Of a GET that it makes for a picture, a script or a form, a browser sends no `Origin` either, and says
+//! `Sec-Fetch-Site`, which no page can change. Such requests of other sites are refused too; a link that a person
+//! follows is not, where it leads to a document.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -11,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::uri::Authority;
-use http::{StatusCode, Version, header};
+use http::{Method, StatusCode, Version, header};
 use stockade_api::echo;
 use thiserror::Error;
 
@@ -97,6 +101,8 @@ enum Refusal {
          STOCKADE_ALLOWED_HOSTS on the server"
     )]
     ForeignOrigin(String),
+    #[error("requests from web pages of other sites are refused; open the address itself instead")]
+    CrossSite,
 }
 
 /// Turns requests away that a web page may have sent.
@@ -111,7 +117,7 @@ pub(crate) async fn check(State(state): State<ServerState>, request: Request, ne
             let (status, code) = match refusal {
                 Refusal::NoHost => (StatusCode::BAD_REQUEST, "no_host"),
                 Refusal::UnknownHost(_) => (StatusCode::MISDIRECTED_REQUEST, "unknown_host"),
-                Refusal::ForeignOrigin(_) => (StatusCode::FORBIDDEN, "foreign_origin"),
+                Refusal::ForeignOrigin(_) | Refusal::CrossSite => (StatusCode::FORBIDDEN, "foreign_origin"),
             };
             ApiError::own(status, code, refusal.to_string()).into_response()
         }
@@ -130,12 +136,26 @@ fn examine<B>(request: &http::Request<B>, allowed: &AllowedHosts) -> Result<(), 
     }
     let mut origins = request.headers().get_all(header::ORIGIN).iter();
     match (origins.next(), origins.next()) {
+        (None, _) if is_of_another_site(request) => Err(Refusal::CrossSite),
         (None, _) => Ok(()),
         (Some(origin), None) if is_own(origin.as_bytes(), &authority, allowed) => Ok(()),
         (Some(origin), _) => {
             Err(Refusal::ForeignOrigin(echo::bounded_text(&String::from_utf8_lossy(origin.as_bytes()))))
         }
     }
+}
+
+/// Whether a browser says that a page of another site sent this. Another port of one host is the same site and
+/// another origin. What says nothing is no browser, or one that does not trust the way here.
+fn is_of_another_site<B>(request: &http::Request<B>) -> bool {
+    let headers = request.headers();
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    let is_foreign = sites.any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
+    let navigates = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
+        && headers.get("sec-fetch-dest").is_some_and(|place| place == "document")
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.uri().path().starts_with("/api/");
+    is_foreign && !navigates
 }
 
 /// What the request takes this server for: the authority of its target, else its one `Host` header.

@@ -14,6 +14,7 @@ fn check(host: &str, origin: Option<&str>, expect: Result<(), &str>) {
         Refusal::NoHost => "no host",
         Refusal::UnknownHost(_) => "host",
         Refusal::ForeignOrigin(_) => "origin",
+        Refusal::CrossSite => "site",
     });
     assert_eq!(result, expect, "{host} {origin:?}");
 }
@@ -76,6 +77,39 @@ fn a_page_must_be_of_this_server_or_of_a_configured_name() {
     ] {
         check(host, Some(foreign), Err("origin"));
     }
+}
+
+#[test]
+fn a_page_of_another_site_is_refused_without_an_origin_too() {
+    let verdict = |path: &str, headers: &[(&str, &str)]| {
+        let mut request = http::Request::get(path).header("host", "localhost:8002");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        examine(&request.body(()).unwrap(), &mk_allowed()).is_ok()
+    };
+    let (list, docs) = ("/api/sandboxes", "/docs");
+    for path in [list, docs] {
+        assert!(verdict(path, &[]), "no browser");
+        assert!(verdict(path, &[("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate")]), "typed in");
+        assert!(
+            verdict(path, &[("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors")]),
+            "our own page"
+        );
+        for site in ["cross-site", "same-site", "of-tomorrow", ""] {
+            for mode in ["no-cors", "cors", "websocket"] {
+                assert!(
+                    !verdict(path, &[("sec-fetch-site", site), ("sec-fetch-mode", mode)]),
+                    "{path} {site}"
+                );
+            }
+        }
+        assert!(!verdict(path, &[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")]), "{path}");
+    }
+    let link =
+        |place| [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", place)];
+    assert!(verdict(docs, &link("document")), "a link that a person follows");
+    assert!(!verdict(docs, &link("iframe")) && !verdict(list, &link("document")));
 }
 
 #[test]

@@ -17,6 +17,11 @@ def test_context_parses(api):
         ({"host": "evil.example.com"}, 403),
         ({"origin": "http://evil.example.com"}, 403),
         ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}, 403),
+        ({"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "script"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, 403),
+        ({"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}, 200),
+        ({"sec-fetch-site": "none", "sec-fetch-mode": "navigate"}, 200),
         ({"host": "localhost:8080"}, 200),
         ({"x-anything": "1"}, 200),
     ],
@@ -26,6 +31,15 @@ def test_foreign_pages_are_refused(http, headers, status):
     assert answer.status_code == status
     if status != 200:
         assert answer.json()["success"] is False and answer.json()["data"] is None
+
+
+@pytest.mark.parametrize("path", ["/terminal", "/proxy/9/"])
+def test_documents_are_opened_from_other_sites_and_not_fetched(http, path):
+    foreign = {"sec-fetch-site": "cross-site"}
+    for place in ("document", "iframe"):
+        assert http.get(path, headers={**foreign, "sec-fetch-mode": "navigate", "sec-fetch-dest": place}).status_code != 403
+    assert http.get(path, headers={**foreign, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}).status_code == 403
+    assert http.get(path, headers={"sec-fetch-site": "same-origin", "sec-fetch-mode": "no-cors"}).status_code != 403
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])

@@ -1,9 +1,10 @@
 //! Refuses what a web page could send to a loopback port: a foreign `Origin`, or a `Host` that is
-//! not a name of ours (a page whose own name was rebound to our address).
+//! not a name of ours (a page whose own name was rebound to our address). Of a GET for a picture or a script a
+//! browser sends no `Origin`, but says in `Sec-Fetch-Site` that a page of another site wants it.
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 use super::reply::ApiError;
 
@@ -77,8 +78,13 @@ fn authority_of(uri: &Uri, headers: &HeaderMap) -> String {
     }
 }
 
-/// Checks `Host` and `Origin` of one request.
-pub(crate) fn check(known: &KnownHosts, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Checks `Host`, and `Origin` or `Sec-Fetch-Site`, of one request.
+pub(crate) fn check(
+    known: &KnownHosts,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<(), ApiError> {
     let authority = authority_of(uri, headers);
     let host = host_of(&authority);
     if !authority.is_empty() && !known.knows(host) && known.previewed(host).is_none() {
@@ -86,7 +92,14 @@ pub(crate) fn check(known: &KnownHosts, uri: &Uri, headers: &HeaderMap) -> Resul
         return Err(ApiError::new(StatusCode::FORBIDDEN, message)
             .with_hint("add it to STOCKADE_ALLOWED_HOSTS (comma-separated; *.example.org for all below)"));
     }
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return if is_of_another_site(method, uri, headers) {
+            Err(ApiError::new(StatusCode::FORBIDDEN, "a web page of another site may not call this sandbox")
+                .with_hint("open the address itself"))
+        } else {
+            Ok(())
+        };
+    };
     let origin = origin.to_str().unwrap_or("?");
     let own = origin.split_once("://").map(|(_, rest)| rest);
     if own.is_some_and(|rest| rest.eq_ignore_ascii_case(&authority)) {
@@ -96,6 +109,19 @@ pub(crate) fn check(known: &KnownHosts, uri: &Uri, headers: &HeaderMap) -> Resul
         StatusCode::FORBIDDEN,
         format!("origin {:?} may not call this sandbox", clipped(origin)),
     ))
+}
+
+/// Whether a browser says that a page of another site sent this. Another port of one host is the same site and
+/// another origin. Documents may be opened from there, also in a frame, which is how an agent's front end shows
+/// previews and the terminal: no page can read what it frames, and what a document's own page asks for then is of
+/// the same origin. The API has no documents.
+fn is_of_another_site(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    let is_foreign = sites.any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
+    let navigates = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
+        && matches!(*method, Method::GET | Method::HEAD)
+        && !uri.path().starts_with("/v1/");
+    is_foreign && !navigates
 }
 
 fn host_of(authority: &str) -> &str {
@@ -123,7 +149,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
         }
-        check(&KnownHosts::parse(known), &Uri::from_static("/v1/sandbox"), &headers).is_ok()
+        check(&KnownHosts::parse(known), &Method::GET, &Uri::from_static("/v1/sandbox"), &headers).is_ok()
     }
 
     #[test]
@@ -158,6 +184,32 @@ mod tests {
         }
         assert!(verdict("box.example.org", "3000-box.example.org:80", None));
         assert!(!verdict("box.example.org", "3000-evil.example.com", None));
+    }
+
+    #[test]
+    fn a_page_of_another_site_may_open_documents_and_nothing_else() {
+        let verdict = |method: Method, path: &'static str, said: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("127.0.0.1:8080"));
+            for (name, value) in said {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            check(&KnownHosts::default(), &method, &Uri::from_static(path), &headers).is_ok()
+        };
+        for path in ["/v1/sandbox", "/v1/file/download?path=/etc/passwd", "/proxy/3000/", "/terminal"] {
+            assert!(verdict(Method::GET, path, &[]), "{path}: no browser");
+            assert!(verdict(Method::GET, path, &[("sec-fetch-site", "none")]), "{path}: typed in");
+            assert!(verdict(Method::GET, path, &[("sec-fetch-site", "same-origin")]), "{path}: our own page");
+            for site in ["cross-site", "same-site", "of-tomorrow"] {
+                for mode in ["no-cors", "cors", "websocket"] {
+                    let said = [("sec-fetch-site", site), ("sec-fetch-mode", mode)];
+                    assert!(!verdict(Method::GET, path, &said), "{path} {site} {mode}");
+                }
+                let opened = [("sec-fetch-site", site), ("sec-fetch-mode", "navigate")];
+                assert_eq!(verdict(Method::GET, path, &opened), !path.starts_with("/v1/"), "{path} {site}");
+                assert!(!verdict(Method::POST, path, &opened), "{path} {site}: a form");
+            }
+        }
     }
 
     #[test]

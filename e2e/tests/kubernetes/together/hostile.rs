@@ -136,8 +136,44 @@ fn web_pages_cannot_call() {
         let server = world.server().await;
         let foreign = server.request("GET", "/api/sandboxes").header("origin", "http://evil.example");
         assert_eq!(http::send(foreign.body(Vec::new()).unwrap()).await.unwrap().status, 403);
+        for (path, mode, status) in [
+            ("/api/sandboxes", "no-cors", 403),
+            ("/api/sandboxes", "navigate", 403),
+            ("/docs", "navigate", 200),
+        ] {
+            let foreign = server.request("GET", path).header("sec-fetch-site", "cross-site");
+            let foreign = foreign.header("sec-fetch-mode", mode).header("sec-fetch-dest", "document");
+            let answer = http::send(foreign.body(Vec::new()).unwrap()).await.unwrap();
+            assert_eq!(answer.status, status, "{path} {mode}");
+        }
         let rebound = server.request("GET", "/api/sandboxes").header("host", "evil.example:8002");
         assert_eq!(http::send(rebound.body(Vec::new()).unwrap()).await.unwrap().status, 421);
+    });
+}
+
+/// More than the server takes, from somebody who only wants to be in the way.
+#[test]
+fn idle_connections_lock_nobody_out() {
+    const IDLE: usize = 2_200;
+    scenario(async |world| {
+        let server = world.server().await;
+        let address = server.url.trim_start_matches("http://").to_owned();
+        let mut limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        limits.current = limits.maximum;
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limits).unwrap();
+        let mut idle = Vec::new();
+        for number in 0..IDLE {
+            let mut stream = TcpStream::connect(&address).await.expect("a connection");
+            if number % 2 == 0 {
+                // The server may have hung up already.
+                let _ = stream.write_all(b"GET /api/sandboxes HTTP/1.1\r\nhost: local").await;
+            }
+            idle.push(stream);
+        }
+        assert_eq!(server.get("/api/sandboxes").await.status, 200);
+        let mut byte = [0];
+        let ended = tokio::time::timeout(Duration::from_secs(20), idle[0].read(&mut byte)).await;
+        assert!(ended.is_ok(), "the oldest connection is kept, and the newest came in");
     });
 }
 
