@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 pub(super) type Note = [i32; 4];
 pub(super) const NOTE_BYTES: usize = size_of::<Note>();
 
+/// How long the agent's memory is held before it is given back.
+const SOON_NANOSECONDS: libc::c_long = 100_000_000;
 /// Mappings of the agent that a keeper gives back at most; there are some dozens.
 const MOST_RANGES: usize = 1024;
 
@@ -62,12 +64,18 @@ pub(super) fn split(notes: i32) -> io::Result<()> {
     if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    // Whoever waits for it must not miss it; the command has it back.
+    let child_ended = child_signal();
+    // SAFETY: about this thread alone, and the set outlives the call.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const child_ended, std::ptr::null_mut()) };
     // SAFETY: a fork in its plainest form. What the C library does around one is for programs that go on afterwards;
     // the child executes a program, and this process makes system calls.
     let command = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
     match i32::try_from(command) {
         Ok(0) => {
             set_every_signal(libc::SIG_DFL);
+            // SAFETY: as above.
+            unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const child_ended, std::ptr::null_mut()) };
             if let Some(slot) = SLOT.get() {
                 // SAFETY: asks for a number.
                 slot.store(unsafe { libc::getpid() }, Ordering::Release);
@@ -106,31 +114,76 @@ fn keep(command: i32, notes: i32) -> ! {
         libc::chdir(c"/".as_ptr());
         libc::prctl(libc::PR_SET_NAME, c"stockade-keeper".as_ptr());
     }
-    give_back_memory();
+    let mut is_small = false;
     loop {
-        // SAFETY: siginfo_t is plain data, for which all zeroes is a value, and outlives the call.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOWAIT) };
-        if result != 0 {
-            if io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) {
-                continue;
+        match next_ended(is_small) {
+            Some(Ended { child, code, status }) => {
+                if child == command {
+                    // Before it is reaped: while its number is its own.
+                    // SAFETY: asks for a number.
+                    let note: Note = [unsafe { libc::getpid() }, command, code, status];
+                    // SAFETY: writes plain data that is there. A pipe takes that little as a whole.
+                    unsafe { libc::write(notes, note.as_ptr().cast(), NOTE_BYTES) };
+                }
+                // SAFETY: takes the zombie that was just seen.
+                unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
             }
-            // No children, and so no descendants.
+            // Most commands have ended by then, and those that have not are under way.
+            None if !ends_soon() => {
+                give_back_memory();
+                is_small = true;
+            }
+            None => {}
+        }
+    }
+}
+
+/// A child that has ended and was not reaped.
+struct Ended {
+    child: i32,
+    code: i32,
+    status: i32,
+}
+
+/// The next one, waiting for it if told to. Does not return when there are no children, and so no descendants.
+#[allow(unsafe_code)]
+fn next_ended(wait: bool) -> Option<Ended> {
+    let options = libc::WEXITED | libc::WNOWAIT | if wait { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: siginfo_t is plain data, for which all zeroes is a value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `info` outlives the call and is of the type the kernel writes.
+        let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) };
+        if result == 0 {
+            // SAFETY: waitid succeeded, so the SIGCHLD fields of the union are the ones set; all zero if none has ended.
+            let (child, status) = unsafe { (info.si_pid(), info.si_status()) };
+            return (child != 0).then_some(Ended { child, code: info.si_code, status });
+        }
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
             // SAFETY: ends this process without anything of the agent's running.
             unsafe { libc::_exit(0) };
         }
-        // SAFETY: waitid succeeded, so the SIGCHLD fields of the union are the ones set.
-        let (child, status) = unsafe { (info.si_pid(), info.si_status()) };
-        if child == command {
-            // Before it is reaped: while its number is its own.
-            // SAFETY: asks for a number.
-            let note: Note = [unsafe { libc::getpid() }, command, info.si_code, status];
-            // SAFETY: writes plain data that is there. A pipe takes that little as a whole.
-            unsafe { libc::write(notes, note.as_ptr().cast(), NOTE_BYTES) };
-        }
-        // SAFETY: takes the zombie that was just seen.
-        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    }
+}
+
+/// Waits a moment for the end of a child, which is a signal that was blocked before there was one.
+#[allow(unsafe_code)]
+fn ends_soon() -> bool {
+    let moment = libc::timespec { tv_sec: 0, tv_nsec: SOON_NANOSECONDS };
+    let set = child_signal();
+    // SAFETY: the set and the time outlive the call.
+    unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const moment) >= 0 }
+}
+
+/// The set of signals that tells of children.
+#[allow(unsafe_code)]
+fn child_signal() -> libc::sigset_t {
+    // SAFETY: sigset_t is plain data, and made empty by the first call.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        set
     }
 }
 
