@@ -92,6 +92,8 @@ impl Asked {
             processes: Some(self.limits.pids),
             grace: settings.delete_grace,
             only_reads: None,
+            shared_memory: settings.shared_memory.0,
+            groups: Vec::new(),
         }
     }
 }

@@ -141,10 +141,11 @@ async fn try_make(inner: &Arc<Inner>, slot: u32, incarnation: &str) -> Result<Re
         Some(policy) => policy,
         None => inner.network.resolve(&EgressPolicy::default()).map_err(StartFailure::Policy)?,
     };
-    let spec = template(inner, slot, incarnation);
+    let mut spec = template(inner, slot, incarnation);
     inner.state.make_standby(incarnation).map_err(StartFailure::Files)?;
     let (name, limits) = (incarnation.to_owned(), limits(&stored));
     let cgroup = Arc::new(inner.cgroup(move |cgroups| cgroups.create(&name, &limits)).await?);
+    spec.groups = cgroup.shown();
     let network = network(inner, slot, &policy).await?;
     let fds = descriptors(&cgroup)?;
     let launcher = inner.launcher().await.map_err(StartFailure::Launch)?;
@@ -183,6 +184,8 @@ fn template(inner: &Inner, slot: u32, incarnation: &str) -> LaunchSpec {
         processes: None,
         grace: settings.delete_grace,
         only_reads: None,
+        shared_memory: settings.shared_memory.0,
+        groups: Vec::new(),
     }
 }
 

@@ -102,6 +102,7 @@ async fn run(
     let mut spec = record.launch;
     spec.name_server = prepared.name_server;
     spec.only_reads = record.life.only_reads().map(|failure| failure.message.clone());
+    spec.groups = cgroup.shown();
     let launched = inner.launch(&spec, || descriptors(&cgroup, &prepared, &log)).await?;
     began(inner, entry, turn, launched, cgroup, prepared)
 }
@@ -120,6 +121,7 @@ async fn from_standby(
         // It was made under another name, which the directory is about to lose.
         spec.writable = ready.spec.writable.clone();
     }
+    spec.groups = ready.spec.groups.clone();
     if !ready.process.is_for(&spec) {
         inner.state.discard_standby(&ready.incarnation).map_err(StartFailure::Standby)?;
         inner.trash.collect();

@@ -22,6 +22,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::launch::spec::ShownGroup;
 pub use error::CgroupError;
 pub use layout::{CgroupLayout, Controller, Hierarchy};
 pub use limits::{Limits, Usage};
@@ -226,6 +227,16 @@ impl SandboxCgroup {
             Kind::None(_) => Ok(Vec::new()),
             Kind::V1(group) => group.command_fds(),
             Kind::V2(group) => group.command_fds(),
+        }
+    }
+
+    /// The groups, as the sandbox may see them.
+    #[must_use]
+    pub fn shown(&self) -> Vec<ShownGroup> {
+        match &self.kind {
+            Kind::None(_) => Vec::new(),
+            Kind::V1(group) => group.shown(),
+            Kind::V2(group) => vec![group.shown()],
         }
     }
 

@@ -17,6 +17,7 @@ use super::file::{self, Pause};
 use super::layout::{Controller, Hierarchy};
 use super::limits::{Limits, PERIOD_MICROSECONDS, Usage};
 use super::{COMMANDS, CgroupError};
+use crate::launch::spec::ShownGroup;
 
 /// Weight of commands against the agent, whose threads have 1024 each.
 const COMMANDS_SHARES: &str = "512";
@@ -31,6 +32,8 @@ pub(super) struct Group {
 
 #[derive(Debug)]
 struct Tree {
+    /// What the tree is called where it is mounted.
+    name: String,
     path: PathBuf,
     controllers: Vec<Controller>,
 }
@@ -53,8 +56,14 @@ impl Tree {
 
 impl Group {
     pub(super) fn new(hierarchies: &[Hierarchy], parent: &str, id: &str) -> Self {
-        let tree =
-            |h: &Hierarchy| Tree { path: h.base.join(parent).join(id), controllers: h.controllers.clone() };
+        let tree = |h: &Hierarchy| Tree {
+            name: h.base.file_name().map_or_else(
+                || h.controllers.iter().map(|c| c.name()).collect::<Vec<_>>().join(","),
+                |name| name.to_string_lossy().into_owned(),
+            ),
+            path: h.base.join(parent).join(id),
+            controllers: h.controllers.clone(),
+        };
         Self { trees: hierarchies.iter().map(tree).collect() }
     }
 
@@ -115,6 +124,15 @@ impl Group {
 
     pub(super) fn command_fds(&self) -> Result<Vec<OwnedFd>, CgroupError> {
         self.trees.iter().filter_map(Tree::commands).map(|group| file::writer(&group, "tasks")).collect()
+    }
+
+    pub(super) fn shown(&self) -> Vec<ShownGroup> {
+        let shown = |tree: &Tree| {
+            let names = tree.controllers.iter().map(|controller| controller.name().to_owned());
+            let links = names.filter(|name| *name != tree.name).collect();
+            ShownGroup { path: tree.path.clone(), tree: tree.name.clone(), links }
+        };
+        self.trees.iter().map(shown).collect()
     }
 
     fn freezer(&self) -> Option<&Path> {

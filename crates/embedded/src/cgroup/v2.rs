@@ -13,6 +13,7 @@ use super::file::{self, Pause};
 use super::layout::Controller;
 use super::limits::{Limits, PERIOD_MICROSECONDS, Usage};
 use super::{COMMANDS, CgroupError};
+use crate::launch::spec::ShownGroup;
 
 const AGENT: &str = "agent";
 /// Weight of commands against the agent, which has the kernel's default of 100.
@@ -95,6 +96,10 @@ impl Group {
 
     pub(super) fn command_fds(&self) -> Result<Vec<OwnedFd>, CgroupError> {
         Ok(vec![file::writer(&self.commands(), "cgroup.procs")?])
+    }
+
+    pub(super) fn shown(&self) -> ShownGroup {
+        ShownGroup { path: self.path.clone(), tree: String::new(), links: Vec::new() }
     }
 
     /// Stops every process; `false` when they have not all stopped by the deadline.

@@ -10,7 +10,7 @@ use rustix::mount::MountAttrFlags;
 use super::child::Prepared;
 use super::failure::{At, Problem};
 use super::mounts::{self, Layers, NO_MAPPING};
-use super::spec::{UserMap, WritableLayer};
+use super::spec::{ShownGroup, UserMap, WritableLayer};
 use super::step::{Layer, Overlay};
 use super::users::{self, Extent, ROOT};
 use super::{paths, sys};
@@ -209,7 +209,7 @@ impl<'a> Assembly<'a> {
         Ok(copied)
     }
 
-    pub(super) fn mount_devices(&mut self) -> Result<(), Problem> {
+    pub(super) fn mount_devices(&mut self, shared_memory: u64) -> Result<(), Problem> {
         let devices = self.mount_small("dev", sys::NO_SETUID | sys::NO_EXECUTION).at("/dev")?;
         for (name, major, minor) in DEVICES {
             make_device(&devices, name, major, minor).at(name)?;
@@ -224,7 +224,8 @@ impl<'a> Assembly<'a> {
         let terminals = [("ptmxmode", Some("0666")), ("mode", Some("0620")), ("max", Some(most.as_str()))];
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let terminals = mounts::make("devpts", &terminals, flags).at("pts")?;
-        let shared = [("mode", Some("1777")), ("size", Some("64m"))];
+        let size = shared_memory.to_string();
+        let shared = [("mode", Some("1777")), ("size", Some(size.as_str()))];
         let shared = mounts::make("tmpfs", &shared, mounts::INERT).at("shm")?;
         for (mount, place) in [terminals, shared].iter().zip(places) {
             mounts::attach(mount.as_fd(), place?.as_fd()).at("/dev")?;
@@ -232,13 +233,45 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
-    pub(super) fn mount_sys(&self) -> Result<(), Problem> {
+    pub(super) fn mount_sys(&self, groups: &[ShownGroup]) -> Result<(), Problem> {
         let prepared = self.prepared.stage.sys();
         let mount = mounts::copy(paths::open(&prepared)?.as_fd(), false).at(&prepared)?;
         let set = sys::READ_ONLY | sys::NO_SETUID | sys::NO_EXECUTION | sys::NO_DEVICES;
         sys::set_mount(mount.as_fd(), set, None).at("/sys")?;
         let place = paths::open_below(have(self.root.as_ref())?.as_fd(), Path::new("/sys")).at("/sys")?;
-        mounts::attach(mount.as_fd(), place.as_fd()).at("/sys")
+        mounts::attach(mount.as_fd(), place.as_fd()).at("/sys")?;
+        if groups.is_empty() { Ok(()) } else { self.show_groups(groups).at(GROUPS) }
+    }
+
+    /// The sandbox's own control groups, in the form of the kernel's version: one tree, or a directory for each. What
+    /// belongs to nobody inside, and lies on read-only mounts, cannot be changed there.
+    fn show_groups(&self, groups: &[ShownGroup]) -> Result<(), Problem> {
+        let place = paths::open_below(have(self.root.as_ref())?.as_fd(), Path::new(GROUPS))?;
+        let flags = sys::READ_ONLY | sys::NO_SETUID | sys::NO_EXECUTION | sys::NO_DEVICES;
+        let attach = |group: &ShownGroup, place: BorrowedFd<'_>| -> Result<(), Problem> {
+            let mount = mounts::copy(paths::open(&group.path)?.as_fd(), false).at(&group.path)?;
+            sys::set_mount(mount.as_fd(), flags, None).at(&group.path)?;
+            Ok(mounts::attach(mount.as_fd(), place)?)
+        };
+        if let [group] = groups
+            && group.tree.is_empty()
+        {
+            return attach(group, place.as_fd());
+        }
+        let trees = paths::make_owned(have(self.small.as_ref())?.as_fd(), TREES, None)?;
+        for group in groups {
+            paths::make_owned(trees.as_fd(), &group.tree, None)?;
+            for link in &group.links {
+                rustix::fs::symlinkat(&group.tree, &trees, link)?;
+            }
+        }
+        let mount = mounts::copy(trees.as_fd(), false)?;
+        sys::set_mount(mount.as_fd(), flags, None)?;
+        mounts::attach(mount.as_fd(), place.as_fd())?;
+        groups.iter().try_for_each(|group| {
+            let place = paths::open_below(mount.as_fd(), Path::new(&group.tree))?;
+            attach(group, place.as_fd())
+        })
     }
 
     pub(super) fn mount_proc(&mut self) -> Result<(), Problem> {
@@ -261,6 +294,10 @@ impl<'a> Assembly<'a> {
     }
 }
 
+/// Where programs look for control groups.
+const GROUPS: &str = "/sys/fs/cgroup";
+/// The directory of the small file system in which trees of version 1 are shown.
+const TREES: &str = "trees";
 /// The directory of the small file system that is a layer.
 const OWN: &str = "own";
 

@@ -90,8 +90,8 @@ impl Child<'_> {
             SetupStep::OpenWritable(layer) => self.assembly.open_writable(layer),
             SetupStep::MakeOwnLayer => self.assembly.make_own_layer(),
             SetupStep::Overlay(overlay) => self.assembly.mount_overlay(overlay),
-            SetupStep::Devices => self.assembly.mount_devices(),
-            SetupStep::MountSys => self.assembly.mount_sys(),
+            SetupStep::Devices { shared_memory } => self.assembly.mount_devices(*shared_memory),
+            SetupStep::MountSys(groups) => self.assembly.mount_sys(groups),
             SetupStep::MountProc => self.assembly.mount_proc(),
             _ => Err(super::failure::out_of_turn()),
         }

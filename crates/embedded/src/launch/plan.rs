@@ -52,7 +52,12 @@ pub fn plan(
         SetupStep::MakeOwnLayer,
     ];
     steps.extend(root(spec, facts, system));
-    steps.extend([SetupStep::Devices, SetupStep::MountSys, SetupStep::MountProc, SetupStep::AwaitSandbox]);
+    steps.extend([
+        SetupStep::Devices { shared_memory: spec.shared_memory },
+        SetupStep::MountSys(spec.groups.clone()),
+        SetupStep::MountProc,
+        SetupStep::AwaitSandbox,
+    ]);
     steps.extend([
         SetupStep::EnterNetwork,
         SetupStep::HostName(host_name(spec).to_owned()),

@@ -38,6 +38,31 @@ pub struct LaunchSpec {
     /// Why nothing may change any more: everything is shown read-only, and the agent runs nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only_reads: Option<String>,
+    /// Bytes that `/dev/shm` may hold; they count as memory.
+    #[serde(default = "default_shared_memory")]
+    pub shared_memory: u64,
+    /// Its control groups, as it sees them. Known when they are made, and not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<ShownGroup>,
+}
+
+/// What `/dev/shm` may hold unless told otherwise, as in containers.
+pub const SHARED_MEMORY: u64 = 64 << 20;
+
+/// Of records that were written before it could be chosen.
+fn default_shared_memory() -> u64 {
+    SHARED_MEMORY
+}
+
+/// One of a sandbox's own control groups, which it sees below `/sys/fs/cgroup` and cannot change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownGroup {
+    /// The group's directory.
+    pub path: PathBuf,
+    /// The tree's name in version 1, such as `cpu,cpuacct`; in version 2, where there is one tree, empty.
+    pub tree: String,
+    /// Other names of it, such as `cpu`.
+    pub links: Vec<String>,
 }
 
 impl fmt::Debug for LaunchSpec {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::{Bind, Missing, UserMap, WritableLayer};
+use super::spec::{Bind, Missing, ShownGroup, UserMap, WritableLayer};
 
 /// One step. They are done in order; the first that fails ends the launch, and its process with all that was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,11 +31,14 @@ pub enum SetupStep {
     /// Mount a directory whose lower layers are shared and whose top is the sandbox's own.
     Overlay(Overlay),
     /// Mount `/dev`, with the devices every program expects and terminals of its own.
-    Devices,
+    Devices {
+        /// Bytes that `/dev/shm` may hold.
+        shared_memory: u64,
+    },
     /// Attach the fresh `/proc`, and cover what tells of the machine.
     MountProc,
-    /// Mount a `/sys` with nothing of the machine's but the numbers of its processors.
-    MountSys,
+    /// Mount a `/sys` with nothing of the machine's but the numbers of its processors, and the sandbox's own groups.
+    MountSys(Vec<ShownGroup>),
     /// Execute our own program and wait, in it, for the sandbox that all this is for. What comes before is the same for
     /// many sandboxes, and can be done ahead.
     AwaitSandbox,
@@ -130,11 +133,15 @@ impl fmt::Display for SetupStep {
             Self::AwaitSandbox => f.write_str("execute our own program, and wait in it for the sandbox"),
             Self::FillOwnLayer(layer) => write!(f, "{layer}"),
             Self::Overlay(overlay) => write!(f, "{overlay}"),
-            Self::Devices => {
-                f.write_str("mount /dev with null, zero, full, random, urandom, tty, pts and shm")
-            }
+            Self::Devices { shared_memory } => write!(
+                f,
+                "mount /dev with null, zero, full, random, urandom, tty, pts, and shm for {shared_memory} bytes"
+            ),
             Self::MountProc => f.write_str("mount the fresh /proc and cover what tells of the machine"),
-            Self::MountSys => f.write_str("mount an empty read-only /sys"),
+            Self::MountSys(groups) => {
+                f.write_str("mount an empty read-only /sys")?;
+                groups.iter().try_for_each(|group| write!(f, ", with its group {}", group.path.display()))
+            }
             Self::Bind(bind) => write!(f, "{bind}"),
             Self::OnlyRead => f.write_str("make all of it read-only"),
             Self::EnterRoot => f.write_str("make it the root and detach the machine's"),

@@ -51,6 +51,8 @@ pub struct EmbeddedSettings {
     pub max_sandboxes: u32,
     /// `SANDBOX_STANDBY`: how many sandboxes are prepared ahead.
     pub standby: u32,
+    /// `SANDBOX_SHM_SIZE`: what `/dev/shm` may hold; it counts as memory.
+    pub shared_memory: Bytes,
     /// How often a sandbox whose processes end badly is started again.
     pub restarts: RestartLimit,
     /// `SANDBOX_LOG_BYTES`: the most that is kept of what the main process of one sandbox writes; once more as
@@ -360,6 +362,7 @@ pub(crate) mod tests {
             delete_grace: Duration::from_secs(5),
             max_sandboxes: DEFAULT_MAX_SANDBOXES,
             standby: DEFAULT_STANDBY,
+            shared_memory: Bytes(crate::launch::spec::SHARED_MEMORY),
             restarts: RestartLimit::DEFAULT,
             log_bytes: DEFAULT_LOG_BYTES,
             agent: None,

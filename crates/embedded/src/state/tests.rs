@@ -34,6 +34,8 @@ pub(crate) fn mk_record(id: &str) -> Record {
             processes: None,
             grace: Duration::from_secs(5),
             only_reads: None,
+            shared_memory: 64 << 20,
+            groups: vec![],
         },
         limits: StoredLimits { millicores: 1000, memory: 1 << 30, storage: 1 << 30, pids: 512 },
         network: ResolvedPolicy::Isolated,

@@ -106,6 +106,8 @@ impl World {
             processes: None,
             grace: Duration::from_secs(1),
             only_reads: None,
+            shared_memory: 64 << 20,
+            groups: Vec::new(),
         }
     }
 

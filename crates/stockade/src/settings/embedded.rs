@@ -10,6 +10,7 @@ use stockade_core::egress::NetworkMode;
 use stockade_core::layout::StorageLayout;
 use stockade_core::resources::{Bytes, Resources};
 use stockade_embedded::EmbeddedSettings;
+use stockade_embedded::launch::spec::SHARED_MEMORY;
 use stockade_embedded::settings::{
     DEFAULT_BIND, DEFAULT_LOG_BYTES, DEFAULT_STANDBY, DefaultLimits, MissingLimits, MissingViews, PortRange,
     RestartLimit, WritableKind, default_max_sandboxes, default_node_host,
@@ -30,7 +31,7 @@ pub(super) const BOUNDS: [&str; 5] = [
 ];
 
 /// The other variables that say something to this backend alone.
-pub(super) const ONLY: [&str; 11] = [
+pub(super) const ONLY: [&str; 12] = [
     "SANDBOX_LIMITS",
     "SANDBOX_BIND",
     "SANDBOX_PORT_RANGE",
@@ -39,6 +40,7 @@ pub(super) const ONLY: [&str; 11] = [
     "SANDBOX_ENV_FILE",
     "SANDBOX_MAX",
     "SANDBOX_STANDBY",
+    "SANDBOX_SHM_SIZE",
     "SANDBOX_RESTARTS",
     "SANDBOX_LOG_BYTES",
     "STOCKADE_AGENT",
@@ -82,6 +84,9 @@ pub(super) fn read(reader: &mut Reader<'_>, place: Place) -> EmbeddedSettings {
             .parse("SANDBOX_MAX", |text| number(text, 1, 60_000))
             .unwrap_or_else(|| default_max_sandboxes(ports, subnet)),
         standby: reader.parse("SANDBOX_STANDBY", |text| number(text, 0, 64)).unwrap_or(DEFAULT_STANDBY),
+        shared_memory: reader
+            .parse("SANDBOX_SHM_SIZE", |text| quantity::<Bytes>(text, Bytes(4096)))
+            .unwrap_or(Bytes(SHARED_MEMORY)),
         restarts: RestartLimit {
             most: restarts.unwrap_or(RestartLimit::DEFAULT.most),
             ..RestartLimit::DEFAULT

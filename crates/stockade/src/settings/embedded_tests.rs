@@ -78,6 +78,7 @@ fn every_variable_is_taken() {
         "SANDBOX_MAX=100",
         "SANDBOX_RESTARTS=0",
         "SANDBOX_LOG_BYTES=64Ki",
+        "SANDBOX_SHM_SIZE=256Mi",
         "STOCKADE_AGENT=/opt/agent",
         "DEER_FLOW_HOST_BASE_DIR=/srv/df",
         "PROVISIONER_API_KEY=k3y",
@@ -138,6 +139,8 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check(&["SANDBOX_MAX=0"], "SANDBOX_MAX", "from 1");
     check(&["SANDBOX_RESTARTS=-1"], "SANDBOX_RESTARTS", "from 0");
     check(&["SANDBOX_LOG_BYTES=1"], "SANDBOX_LOG_BYTES", "at least 4Ki");
+    check(&["SANDBOX_SHM_SIZE=0"], "SANDBOX_SHM_SIZE", "at least 4Ki");
+    check(&["SANDBOX_SHM_SIZE=much"], "SANDBOX_SHM_SIZE", "much");
     check(&["STOCKADE_AGENT=agent"], "STOCKADE_AGENT", "absolute");
     check(&["SKILLS_PVC_NAME=skills"], "SKILLS_PVC_NAME", "SKILLS_HOST_PATH");
     check(&["USERDATA_PVC_NAME=data"], "USERDATA_PVC_NAME", "DEER_FLOW_HOST_BASE_DIR");

@@ -15,3 +15,31 @@ refused("a new namespace of control groups", lambda: call(272 if mount == 165 el
 for name in os.listdir("/proc/self/fd"):
     link = os.readlink(f"/proc/self/fd/{name}") if os.path.islink(f"/proc/self/fd/{name}") else ""
     holds(f"descriptor {name} is {link}", "cgroup" not in link and "tasks" not in link)
+# Its own groups are shown, where there are any: to be read, and nothing else.
+TOP = "/sys/fs/cgroup"
+groups = []
+for directory, names, files in os.walk(TOP):
+    groups.append(directory)
+    names[:] = [name for name in names if not os.path.islink(os.path.join(directory, name))]
+    trees = directory == TOP and not files
+    holds(f"only its own groups are in {directory}: {names}", trees or set(names) <= {"agent", "commands"})
+    for name in files:
+        path = os.path.join(directory, name)
+        if os.path.islink(path):
+            continue
+        refused(f"writing to {path}", lambda: os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK)))
+        refused(f"opening up {path}", lambda: os.chmod(path, 0o666), errno.EROFS)
+    refused(f"a group in {directory}", lambda: os.mkdir(f"{directory}/escape"), errno.EROFS)
+    refused(f"giving {directory} away", lambda: os.chown(directory, os.getuid(), os.getgid()), errno.EROFS)
+    refused(f"a mark on {directory}", lambda: os.setxattr(directory, "user.delegate", b"1"), errno.EROFS)
+for directory in groups:
+    refused(f"making {directory} writable", lambda: call(mount, b"none", directory.encode(), 0, 32 | 4096, 0), errno.EPERM)
+    try:
+        members = {int(pid) for pid in read(f"{directory}/cgroup.procs").split()}
+    except FileNotFoundError:
+        continue
+    own = {int(entry) for entry in os.listdir("/proc") if entry.isdigit()}
+    # Some have ended meanwhile, or are new.
+    holds(f"only its own processes are in {directory}: {members}", len(members) <= len(own) + 5 and 0 not in members)
+holds("the group's place outside is not told by mounts", "stockade-" not in read("/proc/self/mountinfo", 1 << 20).decode())
+holds("groups are shown", bool(FACTS["groups"]) == (len(groups) > 1 or os.path.exists(f"{TOP}/cgroup.procs")))
