@@ -15,6 +15,7 @@ use crate::extras::hooks::Hooks;
 use crate::file::editor::Undo;
 use crate::file::watch::Watches;
 use crate::http::guard::KnownHosts;
+use crate::kills::Kills;
 use crate::options::Options;
 use crate::output::Budget;
 use crate::pool::Pool;
@@ -75,6 +76,7 @@ impl App {
             budget: Budget::new(OUTPUT_BYTES),
             bash: crate::context::find_program("bash").unwrap_or_else(|| PathBuf::from("/bin/bash")),
             environment,
+            kills: Arc::new(Kills::find()),
         });
         Ok(Self {
             shared: Arc::new(Shared {

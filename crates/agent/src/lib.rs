@@ -35,6 +35,7 @@ pub mod fuzzing;
 mod git;
 mod http;
 mod install;
+mod kills;
 mod lifecycle;
 mod mcp;
 mod memory;

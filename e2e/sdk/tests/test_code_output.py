@@ -181,3 +181,40 @@ def test_a_session_that_gave_way_says_so_and_busy_and_named_ones_stay(http):
     for identity in others:
         http.delete(f"/v1/nodejs/sessions/{identity}")
     http.delete("/v1/jupyter/sessions")
+
+
+def gone(api, pids):
+    """Waits until none of the processes is there; those that are, at the end."""
+    check = f"for i in $(seq 100); do left=; for p in {pids}; do kill -0 $p 2>/dev/null && ! grep -q '^State:.Z' /proc/$p/status && left=\"$left $p\"; done; [ -z \"$left\" ] && break; sleep 0.05; done; echo $left"
+    return api.bash.exec(command=check).data.stdout.strip()
+
+
+# Each prints the ids of what it leaves behind, one that has left session, group and parent among them.
+LATE = {
+    "python": ("python", "import subprocess, time\nprint(subprocess.Popen(['sleep', '300']).pid, subprocess.Popen(['sleep', '301'], start_new_session=True).pid, flush=True)\nsubprocess.run(['bash', '-c', 'setsid bash -c \"sleep 302 & echo $!\" &'])\ntime.sleep(60)"),
+    "python deaf": ("python", "import subprocess, signal\nsignal.signal(2, signal.SIG_IGN)\nprint(subprocess.Popen(['sleep', '303'], start_new_session=True).pid, flush=True)\nwhile True: pass"),
+    "python forked": ("python", "import os, time\nchild = os.fork()\nif not child:\n    os.setsid(); time.sleep(300)\nprint(child)\ntime.sleep(60)"),
+    "node": ("javascript", "const c = require('child_process'); console.log(c.spawn('sleep', ['304'], {detached: true, stdio: 'ignore'}).pid, c.spawn('sleep', ['305']).pid); while (true);"),
+}
+
+
+@pytest.mark.parametrize("way", LATE)
+def test_a_time_out_ends_all_that_the_code_has_started(api, way):
+    language, code = LATE[way]
+    session = f"late-{uuid.uuid4()}"
+    late = api.code.execute_code(language=language, code=code, timeout=2, session_id=session).data
+    assert late.status == "timeout" and late.stdout.split(), late
+    assert gone(api, " ".join(late.stdout.split())) == ""
+
+
+def test_a_time_out_of_jupyter_ends_what_the_code_has_started_and_keeps_the_rest(api):
+    session = api.jupyter.create_session().data.session_id
+    before = api.jupyter.execute_code(session_id=session, code="import subprocess, time\nkept = 5\nprint(subprocess.Popen(['sleep', '306']).pid)").data
+    earlier = before.outputs[0].text.strip()
+    late = api.jupyter.execute_code(session_id=session, code="print(subprocess.Popen(['sleep', '307'], start_new_session=True).pid)\ntime.sleep(60)", timeout=1).data
+    assert late.status == "timeout"
+    assert gone(api, late.outputs[0].text.strip()) == ""
+    assert api.bash.exec(command=f"kill -0 {earlier} && echo there").data.stdout == "there\n"
+    assert api.jupyter.execute_code(session_id=session, code="kept").data.outputs[0].data["text/plain"] == "5"
+    api.jupyter.delete_session(session)
+    assert gone(api, earlier) == "", "the end of a session ends its jobs"

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::backpressure::{Attention, Backpressure, Reader, UNREAD};
 use super::start::{full_text, launch};
+use crate::kills::{Verdict, Watch};
 use crate::output::{Output, Piece};
 use crate::process::{Exit, Family, Started, ended};
 use crate::shell::Surroundings;
@@ -54,6 +55,9 @@ struct State {
     exit_code: Option<i32>,
     /// What the status becomes when the process ends, unless it ends by itself.
     cause: Option<CommandStatus>,
+    memory: Watch,
+    /// What is said of its end when memory was short.
+    verdict: Option<Verdict>,
 }
 
 /// Output from given offsets on: text, or bytes as they were written.
@@ -64,6 +68,8 @@ pub(crate) struct Reading<T = String> {
     pub(crate) stderr_offset: u64,
     pub(crate) status: CommandStatus,
     pub(crate) exit_code: Option<i32>,
+    /// What is said of its end when memory was short.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 /// What to run, and how.
@@ -82,6 +88,7 @@ impl BashCommand {
     /// Starts the command and the task that reads it.
     pub(crate) async fn start(order: BashOrder, surroundings: &Arc<Surroundings>) -> io::Result<Arc<Self>> {
         let BashOrder { id, text, directory, environment, snapshot, hard, backpressure } = order;
+        let memory = surroundings.kills.watch();
         let (shared, script) = (Arc::clone(surroundings), full_text(&text, snapshot.as_deref()));
         let started = surroundings.pool.run(move || launch(&script, &directory, &environment, &shared));
         let (started, pipes) =
@@ -100,6 +107,8 @@ impl BashCommand {
                 status: CommandStatus::Running,
                 exit_code: None,
                 cause: None,
+                memory,
+                verdict: None,
             }),
             stdin: tokio::sync::Mutex::new(Some(stdin)),
             changed: watch::Sender::new(0),
@@ -173,6 +182,7 @@ impl BashCommand {
             stderr_offset: state.stderr.total(),
             status: state.status,
             exit_code: state.exit_code,
+            verdict: state.verdict.clone(),
         }
     }
 
@@ -293,6 +303,7 @@ fn reading<T>(state: &State, stdout: Piece<T>, stderr: Piece<T>) -> Reading<T> {
         stderr_offset: stderr.next,
         status: state.status,
         exit_code: state.exit_code,
+        verdict: state.verdict.clone(),
     }
 }
 
@@ -395,6 +406,7 @@ async fn finish(command: &Arc<BashCommand>, exit: Option<Exit>, surroundings: &S
             _ => CommandStatus::Completed,
         };
         state.exit_code = exit.map(Exit::shell_code);
+        state.verdict = state.memory.verdict(state.exit_code);
     }
     command.announce();
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::command::{BashCommand, BashOrder, CommandStatus};
 use crate::app::App;
 use crate::http::ApiError;
+use crate::kills::Verdict;
 
 /// How a command ended that was run once.
 pub(crate) struct Once {
@@ -14,6 +15,8 @@ pub(crate) struct Once {
     pub(crate) stdout: String,
     pub(crate) stderr: String,
     pub(crate) exit_code: Option<i32>,
+    /// What is said of its end when memory was short.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 /// Runs `text` in bash with `stdin`, ending it and all it started after `limit`.
@@ -53,5 +56,6 @@ pub(crate) async fn run_once(
         stdout: whole.stdout,
         stderr: whole.stderr,
         exit_code: whole.exit_code,
+        verdict: whole.verdict,
     })
 }

@@ -165,7 +165,7 @@ fn exec_result(
         CommandStatus::TimedOut => "Command was ended at its hard time-out",
         CommandStatus::Killed => "Command was killed",
     };
-    Success { message, data, hint: hint.map(Cow::from) }
+    Success { message: message.into(), data, hint: hint.map(Cow::from) }.after(whole.verdict)
 }
 
 fn existing_directory(field: &str, asked: &str) -> Result<PathBuf, ApiError> {
@@ -260,6 +260,7 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
         Some(Encoding::Base64) => encoded(command.read_bytes(offset, stderr_offset)),
         Some(Encoding::Utf8) | None => command.read(offset, stderr_offset),
     };
+    let verdict = reading.verdict.clone();
     let result = OutputResult {
         session_id: session.id.clone(),
         stdout: reading.stdout,
@@ -274,7 +275,7 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
         }),
         encoding: request.encoding,
     };
-    Ok(ok("Output", result))
+    Ok(Success { message: "Output".into(), data: result, hint: None }.after(verdict).into_response())
 }
 
 /// How bytes stand in JSON. Without one, what is not UTF-8 is replaced.
@@ -294,6 +295,7 @@ fn encoded(reading: Reading<Vec<u8>>) -> Reading {
         stderr_offset: reading.stderr_offset,
         status: reading.status,
         exit_code: reading.exit_code,
+        verdict: reading.verdict,
     }
 }
 

@@ -21,7 +21,9 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::stray::Stray;
-use crate::process::{Exit, Launch, Started, ended, tree};
+use crate::kills::Watch;
+use crate::process::tree::{self, Stat};
+use crate::process::{Exit, Family, Launch, Started, ended};
 use crate::shell::Surroundings;
 
 const PYTHON_DRIVER: &str = include_str!("driver.py");
@@ -155,7 +157,11 @@ impl Outcome {
 
 pub(crate) struct Interpreter {
     language: Language,
+    answerer: Answerer,
     pid: Pid,
+    /// It, and all that it starts.
+    family: Family,
+    surroundings: Arc<Surroundings>,
     exited: watch::Receiver<Option<Exit>>,
     requests: pipe::Sender,
     answers: BufReader<pipe::Receiver>,
@@ -184,7 +190,10 @@ impl Interpreter {
         let stray = Stray::read(stdout, stderr, &surroundings.budget)?;
         Ok(Self {
             language,
+            answerer,
             pid: started.pid,
+            family: started.family,
+            surroundings: Arc::clone(surroundings),
             exited: started.exited,
             requests: pipe::Sender::from_owned_fd(requests)?,
             answers: BufReader::new(pipe::Receiver::from_owned_fd(answers)?),
@@ -203,6 +212,7 @@ impl Interpreter {
     /// Runs `code`. After a time-out or a crash the interpreter is not usable again.
     pub(crate) async fn run(&mut self, code: &str, directory: Option<&Path>, limit: Duration) -> Outcome {
         let request = json!({ "code": code, "cwd": directory }).to_string() + "\n";
+        let (memory, began) = (self.surroundings.kills.watch(), tree::ticks());
         self.out_of_step = true;
         self.coming = Coming::default();
         let mut outcome = match tokio::time::timeout(limit, self.ask(&request)).await {
@@ -210,9 +220,13 @@ impl Interpreter {
                 self.out_of_step = false;
                 outcome
             }
-            Ok(Err(error)) => self.crashed(&error).await,
-            Err(_) => self.timed_out(limit).await,
+            Ok(Err(error)) => self.crashed(&error, &memory).await,
+            Err(_) => self.timed_out(limit, began).await,
         };
+        if outcome.notes.is_empty() {
+            let verdict = memory.verdict(Some(outcome.exit_code));
+            outcome.notes.extend(verdict.map(|verdict| verdict.text));
+        }
         for (name, text) in ["stdout", "stderr"].into_iter().zip(self.stray.since(&mut self.told)) {
             if !text.is_empty() {
                 outcome.outputs.push(json!({ "output_type": "stream", "name": name, "text": text }));
@@ -272,30 +286,54 @@ impl Interpreter {
         Outcome { outputs, ..outcome }
     }
 
-    async fn crashed(&mut self, error: &io::Error) -> Outcome {
-        self.kill();
+    async fn crashed(&mut self, error: &io::Error, memory: &Watch) -> Outcome {
+        let exit = tokio::time::timeout(LAST_WORDS, ended(&mut self.exited)).await.ok().flatten();
+        let verdict = exit.and_then(|exit| memory.verdict(Some(exit.shell_code())));
+        self.end().await;
         let exit = tokio::time::timeout(INTERRUPT_GRACE, ended(&mut self.exited)).await.ok().flatten();
         let code = exit.map_or(1, Exit::shell_code);
-        let reason = format!("the interpreter ended (exit code {code}; {error}); its state is lost");
-        self.failed("error", code, "InterpreterDied", &reason)
+        let why = verdict.as_ref().map_or_else(|| error.to_string(), |verdict| verdict.text.clone());
+        let reason = format!("the interpreter ended (exit code {code}; {why}); its state is lost");
+        let mut outcome = self.failed("error", code, "InterpreterDied", &reason);
+        outcome.notes.extend(verdict.map(|verdict| verdict.text));
+        outcome
     }
 
-    async fn timed_out(&mut self, limit: Duration) -> Outcome {
+    async fn timed_out(&mut self, limit: Duration, began: u64) -> Outcome {
         if self.language == Language::Python {
             let _ = rustix::process::kill_process(self.pid, Signal::INT);
             if let Ok(Ok(outcome)) = tokio::time::timeout(INTERRUPT_GRACE, self.answer()).await {
                 self.out_of_step = false;
+                self.end_what_began(began).await;
                 return Outcome { status: "timeout".to_owned(), exit_code: 124, ..outcome };
             }
         }
-        self.kill();
+        self.end().await;
         let reason =
             format!("the code ran longer than {} s; the state of its session is lost", limit.as_secs_f64());
         self.failed("timeout", 124, "TimeoutError", &reason)
     }
 
-    fn kill(&self) {
-        tree::signal_session(self.pid, Signal::KILL);
+    /// Ends it and all that it has started.
+    async fn end(&self) {
+        let family = self.family.clone();
+        // A pool that is overrun has this left undone; dropping the interpreter comes back to it.
+        let _ = self.surroundings.pool.run(move || family.end()).await;
+    }
+
+    /// Ends what was started since, but for the interpreter: its state is kept.
+    async fn end_what_began(&self, since: u64) {
+        let (family, own, answerer) = (self.family.clone(), self.pid.as_raw_nonzero().get(), self.answerer);
+        let end = move || {
+            family.end_those(|members| {
+                let ours = |member: &Stat| {
+                    // The kernel is started by its driver, at the first code.
+                    member.pid == own || answerer == Answerer::Kernel && member.parent == own
+                };
+                members.iter().filter(|member| member.started >= since && !ours(member)).copied().collect()
+            })
+        };
+        let _ = self.surroundings.pool.run(end).await;
     }
 }
 
@@ -303,9 +341,7 @@ impl Interpreter {
     /// Ends it alone: what its code has started goes on, and its output is read and dropped.
     pub(crate) fn leave(self) {
         // Nobody asks it any more, and it holds nothing that has to be put in order.
-        if self.exited.borrow().is_none() {
-            let _ = rustix::process::kill_process(self.pid, Signal::KILL);
-        }
+        self.surroundings.reaper.signal(self.pid, Signal::KILL);
         let mut left = self;
         left.leaves_children = true;
     }
@@ -313,8 +349,11 @@ impl Interpreter {
 
 impl Drop for Interpreter {
     fn drop(&mut self) {
-        if self.exited.borrow().is_none() && !self.leaves_children {
-            let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        if !self.leaves_children && !self.family.is_gone() {
+            let family = self.family.clone();
+            self.surroundings.pool.leave(move || {
+                family.end();
+            });
         }
         self.stray.discard();
     }

@@ -96,7 +96,10 @@ async fn once(app: &App, code: String, stdin: Option<String>, place: PathBuf, li
         "language": "javascript", "status": status, "execution_count": 1, "outputs": outputs, "code": code,
         "stdout": reading.stdout, "stderr": reading.stderr, "exit_code": exit_code, "session_id": null,
     });
-    Ok(ok_with_hint("Code executed", result, limit.note.as_deref()))
+    let notes: Vec<String> =
+        reading.verdict.map(|verdict| verdict.text).into_iter().chain(limit.note).collect();
+    let hint = (!notes.is_empty()).then(|| notes.join("; "));
+    Ok(ok_with_hint("Code executed", result, hint.as_deref()))
 }
 
 async fn write_files(

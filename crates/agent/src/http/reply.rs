@@ -7,6 +7,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::kills::Verdict;
+
 #[derive(Serialize)]
 struct Envelope<'a, T> {
     success: bool,
@@ -17,7 +19,7 @@ struct Envelope<'a, T> {
 
 /// A success before it is written.
 pub(crate) struct Success<T> {
-    pub(crate) message: &'static str,
+    pub(crate) message: Cow<'static, str>,
     pub(crate) data: T,
     /// A sentence for the agent that reads it.
     pub(crate) hint: Option<Cow<'static, str>>,
@@ -25,7 +27,18 @@ pub(crate) struct Success<T> {
 
 impl<T: Serialize> Success<T> {
     fn envelope(&self) -> Envelope<'_, &T> {
-        Envelope { success: true, message: self.message, data: &self.data, hint: self.hint.as_deref() }
+        Envelope { success: true, message: &self.message, data: &self.data, hint: self.hint.as_deref() }
+    }
+
+    /// Says what became of it when memory was short.
+    pub(crate) fn after(mut self, verdict: Option<Verdict>) -> Self {
+        let Some(Verdict { it, text }) = verdict else { return self };
+        let before = self.hint.take().map(|hint| format!("; {hint}")).unwrap_or_default();
+        self.hint = Some(format!("{text}{before}").into());
+        if it {
+            self.message = text.into();
+        }
+        self
     }
 
     /// The envelope as text.

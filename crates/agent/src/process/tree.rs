@@ -14,7 +14,7 @@ pub(crate) struct Stat {
     pub(crate) session: i32,
     threads: i64,
     /// When it was started, in ticks of the kernel's clock.
-    started: u64,
+    pub(crate) started: u64,
 }
 
 impl Stat {
@@ -87,6 +87,17 @@ pub(crate) fn below(all: Vec<Stat>, root: i32) -> Vec<Stat> {
     }
     found.retain(|stat| !stat.is_over());
     found
+}
+
+/// Now, as the kernel tells when a process started: in clock ticks since the machine did.
+#[allow(unsafe_code)]
+pub(crate) fn ticks() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes to a value that outlives the call. It fails only for clocks that are not there, and this one is.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    let a_second = rustix::param::clock_ticks_per_second();
+    seconds.saturating_mul(a_second).saturating_add(nanoseconds.saturating_mul(a_second) / 1_000_000_000)
 }
 
 /// Whether the process sleeps until something happens.

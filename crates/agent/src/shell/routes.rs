@@ -19,6 +19,7 @@ use super::state::{ConsoleRecord, Ending, Execution, Order, SharedExecution, Sta
 use crate::app::App;
 use crate::defaults::{OffByDefault, OnByDefault};
 use crate::http::{ApiError, JsonBody, Success, events, ok};
+use crate::kills::Verdict;
 use crate::seconds::Seconds;
 
 /// Longest command text.
@@ -122,16 +123,17 @@ async fn exec(
     let deadline =
         if detached { Some(began) } else { timeout.and_then(|timeout| began.checked_add(timeout)) };
     let result = move |session: &Session, execution: &SharedExecution| {
-        let (data, asking) = {
+        let (data, asking, verdict) = {
             let execution = execution.lock();
-            (command_result(session, &execution), execution.question.is_asked())
+            let asking = execution.question.is_asked();
+            (command_result(session, &execution), asking, execution.verdict.clone())
         };
         let hint = fresh.then_some("the session's shell had ended; this ran in a fresh one");
         let (message, hint) = match asking {
             true => (ASKING, Some(HOW_TO_ANSWER)),
             false => (exec_message(data.status, detached), hint),
         };
-        Success { message, data, hint: hint.map(Cow::from) }
+        Success { message: message.into(), data, hint: hint.map(Cow::from) }.after(verdict)
     };
     if events::wanted(&headers) {
         let printed = session.printed();
@@ -240,10 +242,11 @@ fn view_result(session: &Session) -> Success<ViewResult> {
         console: view.console,
         exit_code: view.exit_code,
     };
-    match view.is_asking {
-        true => Success { message: ASKING, data, hint: Some(HOW_TO_ANSWER.into()) },
-        false => Success { message: "Session content", data, hint: None },
-    }
+    // What it shows is the session's content, whatever became of the newest command.
+    let verdict = view.verdict.map(|verdict| Verdict { it: false, ..verdict });
+    let (message, hint) =
+        if view.is_asking { (ASKING, Some(HOW_TO_ANSWER)) } else { ("Session content", None) };
+    Success { message: message.into(), data, hint: hint.map(Cow::from) }.after(verdict)
 }
 
 #[derive(Serialize, ToSchema)]
@@ -271,10 +274,12 @@ async fn wait(State(app): State<App>, JsonBody(request): JsonBody<WaitRequest>) 
         let through = Through { silence: already_told, questions: true };
         session.wait(&execution, Some(deadline), through).await;
     }
+    let verdict = session.last().and_then(|last| last.lock().verdict.clone());
     let data = StatusResult { status: session.status() };
     let asking = session.last().is_some_and(|last| last.lock().question.is_asked());
     let (message, hint) = if asking { (ASKING, Some(HOW_TO_ANSWER)) } else { ("Process status", None) };
-    Ok(Success { message, data, hint: hint.map(Cow::from) }.into_response())
+    let answer = Success { message: message.into(), data, hint: hint.map(Cow::from) };
+    Ok(answer.after(verdict).into_response())
 }
 
 #[derive(Deserialize, ToSchema)]

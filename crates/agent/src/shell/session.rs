@@ -18,6 +18,7 @@ use super::surroundings::Surroundings;
 use super::terminal::{self, BashSpec, Terminal};
 use super::{driver, leftover};
 use crate::http::ApiError;
+use crate::kills::Verdict;
 use crate::pool::Pool;
 use crate::process::{Family, Reaper};
 
@@ -74,6 +75,8 @@ pub(crate) struct View {
     pub(crate) console: Vec<ConsoleRecord>,
     /// The newest command waits for input.
     pub(crate) is_asking: bool,
+    /// What is said of the end of the newest command when memory was short.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 impl Session {
@@ -187,13 +190,14 @@ impl Session {
         };
         let (mut terminal, mut fresh) = self.ensure_terminal().await?;
         let spared = self.there_before(&terminal).await;
+        let memory = self.surroundings.kills.watch();
         let (execution, number) = {
             let mut core = self.core.lock();
             core.last_number += 1;
             core.last_used = SystemTime::now();
             let number = core.last_number;
             let budget = &self.surroundings.budget;
-            let mut execution = Execution::new(number, order, turn, budget);
+            let mut execution = Execution::new(number, order, turn, budget, memory);
             execution.spared = Arc::new(Mutex::new(spared));
             let execution = Arc::new(Mutex::new(execution));
             core.history.push(Arc::clone(&execution));
@@ -343,14 +347,14 @@ impl Session {
             let core = self.core.lock();
             (core.history.console(), core.history.last().cloned())
         };
-        let (status, command, exit_code, is_asking) = match last {
-            Some(last) => {
-                let last = last.lock();
-                (last.status, Some(last.command.clone()), last.exit_code, last.question.is_asked())
-            }
-            None => (Status::Completed, None, None, false),
-        };
-        View { status, command, exit_code, console, is_asking }
+        let last = last.map(|last| {
+            let last = last.lock();
+            let ended = (last.status, Some(last.command.clone()), last.exit_code);
+            (ended, last.question.is_asked(), last.verdict.clone())
+        });
+        let ((status, command, exit_code), is_asking, verdict) =
+            last.unwrap_or(((Status::Completed, None, None), false, None));
+        View { status, command, exit_code, console, is_asking, verdict }
     }
 
     /// Tells everyone who waits that a status has changed.

@@ -130,6 +130,8 @@ pub(crate) struct Stats {
     session_timeout: u64,
     /// From 0 to 1.
     usage_ratio: f64,
+    /// Processes of the sandbox that the kernel has ended because its memory was used up, so far.
+    killed_for_memory: u64,
 }
 
 async fn stats(State(app): State<App>) -> Answer {
@@ -145,6 +147,7 @@ async fn stats(State(app): State<App>) -> Answer {
         max_sessions: max,
         session_timeout: AUTOMATIC_IDLE.as_secs(),
         usage_ratio: ratio(total, max),
+        killed_for_memory: app.bashes().surroundings.kills.count(),
     };
     Ok(ok("Session statistics", stats))
 }

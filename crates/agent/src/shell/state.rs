@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::ending::Spared;
 use crate::clean::Cleaner;
+use crate::kills::{self, Verdict};
 use crate::output::{Budget, Output};
 use crate::text::cut_middle;
 
@@ -143,6 +144,9 @@ pub(crate) struct Execution {
     pub(crate) question: Question,
     /// What lives on when the command is ended.
     pub(crate) spared: Arc<Mutex<Spared>>,
+    memory: kills::Watch,
+    /// What is said of its end when memory was short.
+    pub(crate) verdict: Option<Verdict>,
     /// Held while the command runs: the next one in the queue gets it.
     turn: Option<OwnedSemaphorePermit>,
 }
@@ -156,7 +160,13 @@ pub(crate) struct Order {
 }
 
 impl Execution {
-    pub(crate) fn new(number: u64, order: Order, turn: OwnedSemaphorePermit, budget: &Arc<Budget>) -> Self {
+    pub(crate) fn new(
+        number: u64,
+        order: Order,
+        turn: OwnedSemaphorePermit,
+        budget: &Arc<Budget>,
+        memory: kills::Watch,
+    ) -> Self {
         let now = Instant::now();
         Self {
             number,
@@ -173,6 +183,8 @@ impl Execution {
             watch: Watch::begin(now),
             question: Question::default(),
             spared: Arc::default(),
+            memory,
+            verdict: None,
             turn: Some(turn),
         }
     }
@@ -199,6 +211,7 @@ impl Execution {
         self.cleaner.finish(&mut rest);
         self.output.append(&rest);
         self.status = self.ending.map_or(status, |ending| ending.reason.status());
+        self.verdict = self.memory.verdict(exit_code);
         self.exit_code = exit_code.filter(|_| self.status == Status::Completed);
         self.turn = None;
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::http::ApiError;
+use crate::kills::Kills;
 use crate::output::Budget;
 use crate::pool::Pool;
 use crate::process::Reaper;
@@ -17,6 +18,8 @@ pub(crate) struct Surroundings {
     pub(crate) budget: Arc<Budget>,
     pub(crate) bash: PathBuf,
     pub(crate) environment: Vec<(OsString, OsString)>,
+    /// What was ended for memory.
+    pub(crate) kills: Arc<Kills>,
 }
 
 impl Surroundings {

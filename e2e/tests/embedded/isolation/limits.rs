@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use stockade_api::{CreateSandbox, QuantityPair, ResourceRequest};
-use stockade_e2e::wait;
+use stockade_e2e::{http, wait};
 
+use crate::sandbox::Sandbox;
 use crate::world::{World, as_each_user, as_root};
 
 fn at_most(quantity: &str) -> QuantityPair {
@@ -50,6 +52,98 @@ fn memory_is_what_was_asked_for() {
         let beyond = sandbox.sh("python3 -c 'x = bytearray(400 << 20); print(len(x) >> 20)'").await;
         assert_eq!(beyond.stdout, "", "{beyond:?}");
         assert_eq!(sandbox.sh(fits).await.stdout, "100\n");
+    });
+}
+
+/// What takes more memory than it may, as a command of bash.
+const HOG: &str = "python3 -c 'x = bytearray(400 << 20)'";
+const REACHED: &str = "the sandbox's memory limit of 256Mi was reached";
+
+/// The message and the hint of an answer, and all of it for who has to look at it.
+async fn said(sandbox: &Sandbox, path: &str, body: Value) -> (String, String, Value) {
+    let answer = sandbox.post(path, &body).await.expect("an answer of the agent");
+    let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+    (text("message"), text("hint"), answer)
+}
+
+async fn is_killed(sandbox: &Sandbox, path: &str, body: Value) {
+    let (message, hint, answer) = said(sandbox, path, body).await;
+    let expect = format!("killed: {REACHED}");
+    assert!(message == expect && hint.starts_with(&expect), "{path}: {answer}");
+    assert_eq!(answer["data"]["exit_code"], 137, "{path}: {answer}");
+}
+
+async fn has_lost_one(sandbox: &Sandbox, path: &str, body: Value) {
+    let (_, hint, answer) = said(sandbox, path, body).await;
+    assert!(hint.contains("killed") && hint.contains(REACHED), "{path}: {answer}");
+}
+
+#[test]
+fn commands_that_are_killed_for_memory_say_so() {
+    as_root(async |world| {
+        let memory = ResourceRequest { memory: at_most("256Mi"), ..Default::default() };
+        let sandbox = world.sandbox_of(limited("killed", memory)).await;
+        for command in
+            [HOG.to_owned(), format!("bash -c \"{HOG}\""), format!("true; {HOG}"), format!("({HOG})")]
+        {
+            is_killed(&sandbox, "/v1/bash/exec", json!({ "command": command })).await;
+            is_killed(&sandbox, "/v1/shell/exec", json!({ "command": command })).await;
+        }
+        for command in [format!("{HOG} | cat"), format!("{HOG}; true"), format!("{HOG} & wait; echo over")] {
+            has_lost_one(&sandbox, "/v1/bash/exec", json!({ "command": command })).await;
+            has_lost_one(&sandbox, "/v1/shell/exec", json!({ "command": command })).await;
+        }
+        // Without waiting, and asked for afterwards.
+        sandbox.post("/v1/shell/sessions/create", &json!({ "id": "later" })).await.expect("a session");
+        let order = json!({ "id": "later", "command": HOG, "async_mode": true });
+        sandbox.post("/v1/shell/exec", &order).await.expect("an answer");
+        has_lost_one(&sandbox, "/v1/shell/wait", json!({ "id": "later", "max_wait_seconds": 20 })).await;
+        has_lost_one(&sandbox, "/v1/shell/view", json!({ "id": "later" })).await;
+        sandbox.post("/v1/bash/sessions/create", &json!({ "session_id": "later" })).await.expect("a session");
+        let order = json!({ "session_id": "later", "command": HOG, "async_mode": true });
+        sandbox.post("/v1/bash/exec", &order).await.expect("an answer");
+        let ask = json!({ "session_id": "later", "wait_for_end": true, "wait_timeout": 20 });
+        has_lost_one(&sandbox, "/v1/bash/output", ask).await;
+        // What somebody else has killed, or gave up by itself, was not killed for memory.
+        for command in ["kill -9 $$", "exit 137", "ulimit -v 200000; python3 -c 'bytearray(400 << 20)'"] {
+            let (message, hint, answer) =
+                said(&sandbox, "/v1/bash/exec", json!({ "command": command })).await;
+            assert!(!message.contains("memory") && !hint.contains("memory"), "{command}: {answer}");
+        }
+        let stats = http::get(&format!("{}/v1/shell/sessions/stats", sandbox.url)).await.unwrap().json();
+        assert!(stats["data"]["killed_for_memory"].as_u64().is_some_and(|count| count >= 10), "{stats}");
+        let shown = sandbox
+            .sh("cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null")
+            .await;
+        assert_eq!(shown.stdout, "268435456\n", "{shown:?}");
+    });
+}
+
+#[test]
+fn code_that_is_killed_for_memory_says_so() {
+    as_root(async |world| {
+        let memory = ResourceRequest { memory: at_most("256Mi"), ..Default::default() };
+        let sandbox = world.sandbox_of(limited("killed-code", memory)).await;
+        let python = "print('before'); x = bytearray(400 << 20)";
+        let node = "console.log('before'); const kept = []; for (;;) kept.push(Buffer.alloc(10 << 20, 1));";
+        for (path, body) in [
+            ("/v1/code/execute", json!({ "language": "python", "code": python })),
+            ("/v1/code/execute", json!({ "language": "python", "code": python, "session_id": "py" })),
+            ("/v1/code/execute", json!({ "language": "javascript", "code": node })),
+            ("/v1/jupyter/execute", json!({ "code": python })),
+            ("/v1/nodejs/execute", json!({ "code": node })),
+            ("/v1/nodejs/execute", json!({ "code": node, "session_id": "node" })),
+        ] {
+            let (_, hint, answer) = said(&sandbox, path, body).await;
+            assert_eq!(hint, format!("killed: {REACHED}"), "{path}: {answer}");
+            assert!(answer.to_string().contains("before"), "what it printed is kept: {answer}");
+        }
+        let below = format!("import subprocess; print(subprocess.run({HOG:?}, shell=True).returncode)");
+        has_lost_one(&sandbox, "/v1/code/execute", json!({ "language": "python", "code": below })).await;
+        // The session begins anew, and is not told of what was before.
+        let body = json!({ "language": "python", "code": "1", "session_id": "py" });
+        let (_, hint, answer) = said(&sandbox, "/v1/code/execute", body).await;
+        assert!(hint.is_empty() && answer["data"]["status"] == "ok", "{answer}");
     });
 }
 

@@ -188,3 +188,48 @@ fn mounts_are_where_they_were_asked_for_and_planted_links_lead_nowhere() {
         server.nothing_left().await;
     });
 }
+
+#[test]
+fn shared_memory_is_as_large_as_it_was_set() {
+    let environment = |_: &std::path::Path| vec![("SANDBOX_SHM_SIZE", "96Mi".into())];
+    with_server_told(environment, async |server| {
+        let made = server.client().create(&CreateSandbox::new("s1")).await.unwrap();
+        let sandbox = Sandbox::new("s1".to_owned(), made.sandbox_url.into_owned());
+        let room = sandbox.sh("df --output=size /dev/shm | tail -1").await;
+        assert_eq!(room.stdout.trim(), (96 << 10).to_string(), "{room:?}");
+        let used = sandbox.sh("head -c 90M /dev/zero > /dev/shm/x && stat -c %s /dev/shm/x").await;
+        assert_eq!(used.stdout.trim(), (90 << 20).to_string(), "{used:?}");
+        let full = sandbox.sh("head -c 10M /dev/zero > /dev/shm/y").await;
+        assert!(full.stderr.contains("No space left"), "{full:?}");
+    });
+}
+
+/// A repository that somebody else made, in a directory that somebody else owns.
+#[test]
+fn git_works_in_a_mounted_repository_of_another_owner() {
+    with_server(async |server| {
+        let place = server.base.join("theirs");
+        std::fs::create_dir(&place).unwrap();
+        let repository = place.join("repository");
+        let made = std::process::Command::new("git").args(["init", "-q"]).arg(&repository).status().unwrap();
+        assert!(made.success());
+        std::fs::write(repository.join("file"), "x").unwrap();
+        // As root it belongs to a user of no other file; to be shown, the directory above has one of its own.
+        if rustix::process::geteuid().is_root() {
+            let given =
+                std::process::Command::new("chown").args(["-R", "4242:4242"]).arg(&repository).status();
+            assert!(given.unwrap().success());
+        }
+        let request = CreateSandbox {
+            extra_mounts: vec![mk_mount(&place, "/mnt/acp-workspace", true)],
+            ..CreateSandbox::new("s1")
+        };
+        let made = server.client().create(&request).await.unwrap();
+        let sandbox = Sandbox::new("s1".to_owned(), made.sandbox_url.into_owned());
+        let status = sandbox.sh("git -C /mnt/acp-workspace/repository status --short").await;
+        assert_eq!((status.stdout.as_str(), status.code), ("?? file\n", Some(0)), "{status:?}");
+        let own = "git config --global safe.directory '' && git -C /mnt/acp-workspace/repository status";
+        let refused = sandbox.sh(own).await;
+        assert!(refused.stderr.contains("dubious"), "a user's own setting wins: {refused:?}");
+    });
+}
