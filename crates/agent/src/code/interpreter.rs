@@ -301,7 +301,7 @@ impl Interpreter {
 
     async fn timed_out(&mut self, limit: Duration, began: u64) -> Outcome {
         if self.language == Language::Python {
-            let _ = rustix::process::kill_process(self.pid, Signal::INT);
+            self.surroundings.reaper.signal(self.pid, Signal::INT);
             if let Ok(Ok(outcome)) = tokio::time::timeout(INTERRUPT_GRACE, self.answer()).await {
                 self.out_of_step = false;
                 self.end_what_began(began).await;
