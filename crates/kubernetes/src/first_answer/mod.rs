@@ -33,8 +33,8 @@ use crate::record::PodRecord;
 /// do not wait, as if the setting were zero.
 const WAITING: usize = 256;
 /// How long a URL may take to answer once its Pod is ready, before it counts as out of reach. kube-proxy writes
-/// its rules once a second, and had the Pod's address a second before the first probe.
-const AFTER_READY: Duration = Duration::from_secs(1);
+/// its rules once a second, later when it is busy, and had the Pod's address before the first probe.
+const AFTER_READY: Duration = Duration::from_secs(2);
 /// A sandbox that is ready and this old has answered before.
 const SETTLED: Duration = Duration::from_secs(30);
 

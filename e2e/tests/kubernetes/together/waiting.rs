@@ -26,9 +26,10 @@ fn the_first_request_to_a_new_sandbox_succeeds() {
         let made = server.client().create(&CreateSandbox::new("first")).await.unwrap();
         let answer = Testbox::at(&made.sandbox_url).host_name().await;
         // On a machine so busy that even this wait was too short, nothing can be said about the first request.
-        if ended(&server, "expired").await == 0 {
+        if ended(&server, "answered").await == 1 {
             assert_eq!(answer.as_deref(), Ok("sandbox-first"), "{made:?}");
-            assert_eq!(ended(&server, "answered").await, 1);
+        } else {
+            assert!(made.ready || ended(&server, "expired").await == 1, "{made:?}");
         }
     });
 }
@@ -46,7 +47,7 @@ fn creates_of_one_id_get_one_sandbox_and_all_wait() {
         assert_eq!(world.cluster.count().await, (1, 1));
         for (url, answer) in &all {
             assert_eq!(url, &all[0].0);
-            assert!(answer.is_ok() || ended(&server, "expired").await > 0, "{answer:?}");
+            assert!(answer.is_ok() || ended(&server, "answered").await == 0, "{answer:?}");
         }
     });
 }
