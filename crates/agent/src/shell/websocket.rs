@@ -35,6 +35,8 @@ const MAX_TERMINALS: usize = 32;
 const PING: Duration = Duration::from_secs(30);
 /// Longest message from a client. A longer paste comes in several.
 const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// A message of up to this length is read to its end, so that its sender can be told that it is too long.
+const READ_BYTES: usize = 2 * MESSAGE_BYTES;
 /// With as much input waiting for the terminal, no more is read from the client.
 const WAITING_BYTES: usize = 1024 * 1024;
 /// Output of a terminal that is taken over from bash when it has ended.
@@ -70,8 +72,8 @@ async fn connect(
     let slot =
         slot.map_err(|_| ApiError::unavailable(format!("there are {MAX_TERMINALS} terminals already")))?;
     Ok(upgrade
-        .max_message_size(MESSAGE_BYTES)
-        .max_frame_size(MESSAGE_BYTES)
+        .max_message_size(READ_BYTES)
+        .max_frame_size(READ_BYTES)
         .on_upgrade(move |socket| serve(app, socket, slot))
         .into_response())
 }
@@ -175,10 +177,13 @@ async fn talk(
                 let _ = guard.try_io(|fd| input.write(fd.get_ref()));
             }
             message = socket.recv(), if input.has_room() => match message {
+                Some(Ok(Message::Text(text))) if text.as_str().len() > MESSAGE_BYTES => {
+                    return refuse(socket).await;
+                }
                 Some(Ok(Message::Text(text))) => handle(master, &mut input, text.as_str()),
                 Some(Ok(Message::Close(_))) | None => return Ok(()),
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return refuse(socket, error).await,
+                Some(Err(error)) => return Err(error),
             },
             _ = ping.tick() => {
                 send(socket, &json!({ "type": "ping", "timestamp": clock::millis(SystemTime::now()) })).await?;
@@ -208,19 +213,16 @@ async fn finish(socket: &mut WebSocket, exit: Option<Exit>) -> Result<(), axum::
     socket.send(Message::Close(None)).await
 }
 
-/// Says why the connection ends, where it ends because of what the client sent.
-async fn refuse(socket: &mut WebSocket, error: axum::Error) -> Result<(), axum::Error> {
-    let text = error.to_string();
-    if text.to_ascii_lowercase().contains("too long") {
-        let said = format!("a message may have {MESSAGE_BYTES} bytes: send long input in several");
-        send(socket, &json!({ "type": "error", "data": said })).await?;
-        let frame = CloseFrame { code: TOO_LONG, reason: said.into() };
-        let _ = tokio::time::timeout(SEND, socket.send(Message::Close(Some(frame)))).await;
-        // The rest of the message cannot be taken, and closing over it would overtake what was said. The client's own
-        // end of the connection cannot be seen behind it either.
-        tokio::time::sleep(LAST_WORDS).await;
-    }
-    Err(error)
+/// Ends the connection because of a message that is too long, and says so.
+async fn refuse(socket: &mut WebSocket) -> Result<(), axum::Error> {
+    let said = format!("a message may have {MESSAGE_BYTES} bytes: send long input in several");
+    send(socket, &json!({ "type": "error", "data": said })).await?;
+    let frame = CloseFrame { code: TOO_LONG, reason: said.into() };
+    let _ = tokio::time::timeout(SEND, socket.send(Message::Close(Some(frame)))).await;
+    // A connection that is closed over bytes nobody has read is reset, and the reset overtakes what was said.
+    let heard = async { while let Some(Ok(_)) = socket.recv().await {} };
+    let _ = tokio::time::timeout(LAST_WORDS, heard).await;
+    Ok(())
 }
 
 /// Input that the terminal has not taken yet.
