@@ -139,7 +139,8 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     check(&["SANDBOX_MAX=0"], "SANDBOX_MAX", "from 1");
     check(&["SANDBOX_RESTARTS=-1"], "SANDBOX_RESTARTS", "from 0");
     check(&["SANDBOX_LOG_BYTES=1"], "SANDBOX_LOG_BYTES", "at least 4Ki");
-    check(&["SANDBOX_SHM_SIZE=0"], "SANDBOX_SHM_SIZE", "at least 4Ki");
+    check(&["SANDBOX_SHM_SIZE=0"], "SANDBOX_SHM_SIZE", "from 1");
+    check(&["SANDBOX_SHM_SIZE=1"], "SANDBOX_SHM_SIZE", "at least 4Ki");
     check(&["SANDBOX_SHM_SIZE=much"], "SANDBOX_SHM_SIZE", "much");
     check(&["STOCKADE_AGENT=agent"], "STOCKADE_AGENT", "absolute");
     check(&["SKILLS_PVC_NAME=skills"], "SKILLS_PVC_NAME", "SKILLS_HOST_PATH");

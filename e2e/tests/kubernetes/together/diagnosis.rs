@@ -98,6 +98,8 @@ fn a_sandbox_that_takes_too_much_memory_says_so() {
         let metrics = server.get("/metrics").await.text();
         assert!(metrics.contains("stockade_kubernetes_memory_kills_total 1\n"), "{metrics}");
 
+        // What is sent to an address that is not back yet reaches nobody.
+        wait::until("it answers again", SAID, async || testbox.host_name().await).await;
         testbox.allocate(1200).await;
         let sandbox = wait::until("the kubelet waits", SAID, async || {
             let sandbox = server.client().get("oom").await.unwrap().ok_or("404")?;
