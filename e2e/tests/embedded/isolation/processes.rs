@@ -123,7 +123,8 @@ fn nothing_of_the_machine_is_open_inside() {
     });
 }
 
-/// Paths an agent may have open: its log, its own devices, and the groups of its commands.
+/// Paths an agent may have open: its log, its own devices, the groups of its commands, and what counts kills for memory
+/// in its own.
 fn is_harmless(link: &std::path::Path) -> bool {
     let text = link.to_string_lossy();
     let memory = text.starts_with("/memfd:");
@@ -131,7 +132,9 @@ fn is_harmless(link: &std::path::Path) -> bool {
         ["/dev/null", "/dev/ptmx", "/dev/pts/", "/dev/urandom"].iter().any(|path| text.starts_with(path));
     let group = text.ends_with("/commands/tasks")
         || text.ends_with("/commands/cgroup.procs")
-        || text == "/commands/tasks";
+        || text == "/commands/tasks"
+        || text.starts_with("/sys/fs/cgroup/") && text.ends_with("/memory.oom_control")
+        || text == "/sys/fs/cgroup/memory.events";
     let log = link.file_name().is_some_and(|name| name.to_string_lossy().contains("log"));
     memory || device || group || log
 }
