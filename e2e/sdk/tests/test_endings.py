@@ -3,6 +3,7 @@
 import time
 import uuid
 
+import httpx
 import pytest
 
 # Each leaves processes that sleep as long as the test's mark says, in a way in which processes get away from signals to
@@ -151,4 +152,20 @@ def test_a_command_that_heeds_a_signal_by_ending_takes_along_what_it_started(box
     box.until_ended("bash", session)
     assert box.post("/v1/bash/output", session_id=session)["command"]["exit_code"] == 3
     assert box.count() == 0
+    box.close("bash", session)
+
+
+def test_a_reader_whose_connection_breaks_takes_along_all_that_the_command_has_started(box):
+    session = box.session("bash")
+    box.run("bash", session, SHAPES["a double fork"], async_mode=True, backpressure=True)
+    box.until_there_are(2)
+    with pytest.raises(httpx.ReadTimeout):
+        box.http.post("/v1/bash/output", json={"session_id": session, "wait_for_end": True}, timeout=1)
+    broken = time.monotonic()
+    # Not asked for its output meanwhile: that would be a reader again.
+    while box.count() > 0:
+        pass
+    # Without a broken connection it takes fifteen seconds.
+    assert time.monotonic() - broken < 10
+    assert box.status("bash", session) == "killed"
     box.close("bash", session)

@@ -2,7 +2,8 @@
 //!
 //! The reader says how far it has read by the offsets it asks from. What lies behind is bounded, and beyond the bound the
 //! command's pipes are not read, so that its writes block. A reader that is gone must not leave it blocked for ever:
-//! when no request for its output is under way for [`ALONE`], the command is ended as by the loss of a terminal.
+//! when no request for its output is under way for [`ALONE`], or the last one was cut and none follows within [`CUT`], the
+//! command is ended as by the loss of a terminal.
 
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use tokio::time::Instant;
 
 /// How long a command may be without a reader. Requests follow one another within milliseconds.
 const ALONE: Duration = Duration::from_secs(15);
+/// How long after a request whose connection broke: that is how the end of a reader that was killed looks from here.
+const CUT: Duration = Duration::from_millis(300);
 /// The most bytes of one stream that wait for the reader.
 pub(super) const UNREAD: usize = 1024 * 1024;
 
@@ -26,14 +29,28 @@ pub(super) struct Reader {
     requests: usize,
     /// When the last of them ended.
     alone_since: Instant,
+    /// It ended without an answer.
+    was_cut: bool,
 }
 
 /// A request under way; dropping it, as a broken connection does, is its end.
-pub(crate) struct Attention<'a>(&'a Backpressure);
+pub(crate) struct Attention<'a> {
+    reading: &'a Backpressure,
+    is_answered: bool,
+}
+
+impl Attention<'_> {
+    /// Ends it with an answer.
+    pub(crate) fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
 
 impl Backpressure {
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(Reader { stdout: 0, stderr: 0, requests: 0, alone_since: Instant::now() }))
+        let alone_since = Instant::now();
+        let reader = Reader { stdout: 0, stderr: 0, requests: 0, alone_since, was_cut: false };
+        Self(watch::Sender::new(reader))
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Reader> {
@@ -50,17 +67,18 @@ impl Backpressure {
 
     pub(super) fn attention(&self) -> Attention<'_> {
         self.0.send_modify(|reader| reader.requests += 1);
-        Attention(self)
+        Attention { reading: self, is_answered: false }
     }
 
     /// Waits until there has been no reader for too long.
     pub(super) async fn abandoned(&self) {
         let mut reader = self.0.subscribe();
         loop {
-            let Reader { requests, alone_since, .. } = *reader.borrow_and_update();
+            let Reader { requests, alone_since, was_cut, .. } = *reader.borrow_and_update();
+            let limit = if was_cut { CUT } else { ALONE };
             let over = async {
                 match requests {
-                    0 => tokio::time::sleep_until(alone_since + ALONE).await,
+                    0 => tokio::time::sleep_until(alone_since + limit).await,
                     _ => std::future::pending().await,
                 }
             };
@@ -75,9 +93,10 @@ impl Backpressure {
 
 impl Drop for Attention<'_> {
     fn drop(&mut self) {
-        self.0.0.send_modify(|reader| {
+        self.reading.0.send_modify(|reader| {
             reader.requests = reader.requests.saturating_sub(1);
             reader.alone_since = Instant::now();
+            reader.was_cut = !self.is_answered;
         });
     }
 }
@@ -95,10 +114,26 @@ mod tests {
         let attention = reading.attention();
         let long = tokio::time::timeout(ALONE * 10, reading.abandoned()).await;
         assert!(long.is_err(), "a request is under way");
-        drop(attention);
+        attention.answered();
         let left = Instant::now();
         reading.abandoned().await;
         assert_eq!(left.elapsed().as_secs(), ALONE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_whose_last_request_was_cut_is_soon_gone() {
+        let reading = Backpressure::new();
+        let (first, second) = (reading.attention(), reading.attention());
+        drop(first);
+        let long = tokio::time::timeout(ALONE * 10, reading.abandoned()).await;
+        assert!(long.is_err(), "another request is under way");
+        drop(second);
+        let left = Instant::now();
+        reading.abandoned().await;
+        assert!(left.elapsed() >= CUT && left.elapsed() < 2 * CUT, "{:?}", left.elapsed());
+        drop(reading.attention());
+        reading.attention().answered();
+        assert!(tokio::time::timeout(2 * CUT, reading.abandoned()).await.is_err(), "it has come back");
     }
 
     #[test]

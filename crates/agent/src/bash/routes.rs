@@ -244,7 +244,7 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
             )),
         };
     };
-    let _attention = command.attention();
+    let attention = command.attention();
     let deadline = || Instant::now() + request.wait_timeout.map_or(WAIT, Seconds::duration).min(LONGEST_WAIT);
     let (offset, stderr_offset) = if request.wait_for_end.0 {
         command.ended(Some(deadline())).await;
@@ -275,6 +275,9 @@ async fn output(State(app): State<App>, JsonBody(request): JsonBody<OutputReques
         }),
         encoding: request.encoding,
     };
+    if let Some(attention) = attention {
+        attention.answered();
+    }
     Ok(Success { message: "Output".into(), data: result, hint: None }.after(verdict).into_response())
 }
 
