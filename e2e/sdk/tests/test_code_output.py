@@ -134,7 +134,9 @@ def test_what_is_left_out_is_said(api):
 def test_code_without_state_leaves_what_it_started(api, language, code):
     started = api.code.execute_code(language=language, code=code).data
     pid = int(started.stdout)
-    alive = api.bash.exec(command=f"cat /proc/{pid}/comm; kill -9 {pid}").data
+    # It has the interpreter's name until it executes its own program.
+    begun = f"timeout 10 sh -c 'until grep -q sleep /proc/{pid}/comm; do :; done'"
+    alive = api.bash.exec(command=f"{begun}; cat /proc/{pid}/comm; kill -9 {pid}").data
     assert alive.stdout == "sleep\n"
 
 

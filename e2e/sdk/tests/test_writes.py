@@ -65,7 +65,9 @@ def test_a_link_to_nothing_makes_what_it_names(http, directory):
 
 
 def test_a_program_that_runs_is_replaced(http, directory):
-    run(http, "cp $(command -v sleep) program; (./program 300 & echo $! > pid); cat pid", directory)
+    # It runs from the moment it has its own name, and not yet when it is started.
+    begun = "timeout 10 sh -c 'until grep -q program /proc/$(cat pid)/comm; do :; done'"
+    run(http, f"cp $(command -v sleep) program; (./program 300 & echo $! > pid); {begun}", directory)
     answer = post(http, "write", file=f"{directory}/program", content="#!/bin/sh\necho new\n")
     assert answer["success"], answer
     assert run(http, "./program; kill $(cat pid)", directory) == "new\n"
