@@ -327,14 +327,21 @@ impl Interpreter {
         let end = move || {
             family.end_those(|members| {
                 let ours = |member: &Stat| {
-                    // The kernel is started by its driver, at the first code.
-                    member.pid == own || answerer == Answerer::Kernel && member.parent == own
+                    member.pid == own
+                        || answerer == Answerer::Kernel && member.parent == own && is_kernel(member.pid)
                 };
                 members.iter().filter(|member| member.started >= since && !ours(member)).copied().collect()
             })
         };
         let _ = self.surroundings.pool.run(end).await;
     }
+}
+
+/// Whether it is the kernel that the driver has started, at the first code. Where ipykernel is not installed there is
+/// none, and the children of the driver are the code's.
+fn is_kernel(pid: i32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|word| word == b"ipykernel_launcher")
 }
 
 impl Interpreter {
